@@ -1,0 +1,80 @@
+"""training-journal, the log: an append-only, crash-proof journal of agent training.
+
+    import journal
+
+    with journal.open("runs/fx") as log:
+        log.append(journal.EpisodeStarted(agent="PPO", episode=0, seed=7))
+        ppo = log.agent("PPO")
+        log.reward(ppo, 0, 0, 1.5)          # survives kill -9 when it returns
+        receipt = log.sync()                # survives a power cut when it returns
+
+Reading is in `replay`, recording a training loop in `agents_adapter`.
+"""
+
+from journal.commit import Receipt
+from journal.errors import (
+    CorruptJournal,
+    DiskFull,
+    EventRejected,
+    JournalClosed,
+    JournalError,
+    JournalFailed,
+    JournalLocked,
+    NotAJournal,
+    NotComparable,
+    ResumeImpossible,
+    UnsupportedFormat,
+)
+from journal.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BarsSeen,
+    CheckpointSaved,
+    Custom,
+    EpisodeEnded,
+    EpisodeStarted,
+    Event,
+    MetricLogged,
+    NameGiven,
+    PlanRecorded,
+    Rewarded,
+    Rewound,
+    RunEnded,
+    RunStarted,
+)
+from journal.writer import Log
+from journal.writer import open_log as open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "BarsSeen",
+    "CheckpointSaved",
+    "CorruptJournal",
+    "Custom",
+    "DiskFull",
+    "EpisodeEnded",
+    "EpisodeStarted",
+    "Event",
+    "EventRejected",
+    "JournalClosed",
+    "JournalError",
+    "JournalFailed",
+    "JournalLocked",
+    "Log",
+    "MetricLogged",
+    "NameGiven",
+    "NotAJournal",
+    "NotComparable",
+    "PlanRecorded",
+    "Receipt",
+    "ResumeImpossible",
+    "Rewarded",
+    "Rewound",
+    "RunEnded",
+    "RunStarted",
+    "UnsupportedFormat",
+    "open",
+]

@@ -1,0 +1,32 @@
+"""The chain: each promise hashes the one before it and every byte since.
+
+    chain_0 = H("training-journal 1" ‖ journal id)
+    chain_n = H(chain_{n-1} ‖ raw cells [P_{n-1}, P_n))          H = BLAKE3, first 24 bytes
+
+A promise therefore fixes every cell before it: whoever noted one (`journal verify --expect SEQ:CHAIN`) finds any later
+edit, cut, reorder or roll-back, also by somebody who recomputes the CRCs. A span never crosses a segment's end, so
+every segment is checked by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from blake3 import blake3
+
+CHAIN_LENGTH: Final = 24
+"""Bytes of a chain value: 192 bits, what a 64-byte promise leaves room for."""
+
+
+def genesis(journal_id: bytes) -> bytes:
+    """The chain before a journal's first cell."""
+    return blake3(b"training-journal 1" + journal_id).digest(length=CHAIN_LENGTH)
+
+
+def extend(chain: bytes, parts: Iterable[bytes | memoryview]) -> bytes:
+    """The chain after the raw cells `parts`, given it before them."""
+    hasher = blake3(chain)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest(length=CHAIN_LENGTH)

@@ -1,0 +1,124 @@
+"""What a reader must know at a segment's first cell: names, the current run, open episodes.
+
+The *segment opened* mark carries it, so any segment reads alone. It is a fold over the few rare events that change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from journal import events
+
+EpisodeKey = tuple[int, int, int]
+"""(agent's number, 1 for eval or 0 for train, env_index)."""
+
+
+@dataclass(slots=True)
+class Context:
+    """`names[n - 1]` is the name with number n; number 0 is nobody."""
+
+    names: list[str] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    run: str | None = None
+    attempt: int | None = None
+    episodes: dict[EpisodeKey, int] = field(default_factory=dict)
+
+    def name(self, number: int) -> str | None:
+        """The name with `number`; None for 0; `"#7"` where the log never gave it."""
+        if number == 0:
+            return None
+        return self.names[number - 1] if number <= len(self.names) else f"#{number}"
+
+    def give(self, name: str) -> int:
+        """The number of `name`, a new one where it had none."""
+        if name not in self.numbers:
+            self.names.append(name)
+            self.numbers[name] = len(self.names)
+        return self.numbers[name]
+
+    def apply(self, kind: int, flags: int, agent: int, env_index: int, episode: int, payload: Any) -> None:
+        """Take in one event, given as the parts of its cell and its unpacked payload (None where it has none)."""
+        rule = _RULES.get(kind)
+        if rule is not None:
+            rule(self, (agent, flags & 1, env_index), episode, payload if isinstance(payload, dict) else {})
+
+    def as_payload(self) -> dict[str, Any]:
+        """Itself as what msgpack and JSON hold."""
+        return {
+            "names": self.names,
+            "run": self.run,
+            "attempt": self.attempt,
+            "episodes": [[*key, episode] for key, episode in self.episodes.items()],
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Context:
+        """The context that `as_payload` gave. Raises `ValueError` where it is none."""
+        try:
+            names = [str(name) for name in payload["names"]]
+            context = cls(
+                names=names,
+                numbers={name: number for number, name in enumerate(names, 1)},
+                run=payload["run"],
+                attempt=payload["attempt"],
+                episodes={(int(a), int(p), int(e)): int(n) for a, p, e, n in payload["episodes"]},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"no context: {error!r}") from error
+        return context
+
+    def copy(self) -> Context:
+        """An independent copy."""
+        return Context(list(self.names), dict(self.numbers), self.run, self.attempt, dict(self.episodes))
+
+
+def _name_given(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.give(str(payload.get("name")))
+
+
+def _run_started(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.run, context.attempt = payload.get("run"), None
+    context.episodes.clear()
+
+
+def _run_ended(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.run = context.attempt = None
+    context.episodes.clear()
+
+
+def _attempt_started(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    # A run may be taken up again after another one ran in between, so the attempt names it.
+    context.run, context.attempt = payload.get("run"), payload.get("attempt")
+    context.episodes.clear()
+
+
+def _attempt_ended(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.attempt = None
+    context.episodes.clear()
+
+
+def _episode_started(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.episodes[key] = episode
+
+
+def _episode_ended(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    context.episodes.pop(key, None)
+
+
+def _rewound(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
+    agents = {key[0]} | {context.numbers.get(name, 0) for name in payload.get("members") or ()}
+    for open_key in [k for k in context.episodes if k[0] in agents]:
+        del context.episodes[open_key]
+
+
+_RULES = {
+    events.NameGiven.kind: _name_given,
+    events.RunStarted.kind: _run_started,
+    events.RunEnded.kind: _run_ended,
+    events.AttemptStarted.kind: _attempt_started,
+    events.AttemptEnded.kind: _attempt_ended,
+    events.EpisodeStarted.kind: _episode_started,
+    events.EpisodeEnded.kind: _episode_ended,
+    events.Rewound.kind: _rewound,
+}

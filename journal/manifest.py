@@ -1,0 +1,132 @@
+"""`journal.json`: format version, journal id, live segments, and where the live log begins.
+
+It is the only file that names others. It is rewritten atomically at each rotation and compaction, carries a checksum of
+its own, and a segment is listed before anything in it is promised.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from crc32c import crc32c
+
+from journal import chain as chains
+from journal import segment
+from journal.context import Context
+from journal.errors import CorruptJournal, NotAJournal, UnsupportedFormat
+from journal.storage import Storage
+from journal.storage import replace as replace_file
+
+PATH: Final = "journal.json"
+SIZE_MAX: Final = 64 << 20
+"""Bytes: a larger `journal.json` is refused unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where the live log begins: after the last compacted cell (or at the journal's first)."""
+
+    ordinal: int
+    position: int
+    seq: int
+    chain: bytes
+    context: Context = field(default_factory=Context)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `journal.json`; `segments` are the ordinals that must be there."""
+
+    journal_id: bytes
+    base: Base
+    segments: tuple[int, ...] = ()
+
+    @classmethod
+    def new(cls, journal_id: bytes) -> Manifest:
+        """An empty journal's."""
+        return cls(journal_id, Base(0, 0, 0, chains.genesis(journal_id)))
+
+    def with_segments(self, ordinals: tuple[int, ...]) -> Manifest:
+        """The same, listing other segments."""
+        return replace(self, segments=ordinals)
+
+    def write(self, storage: Storage) -> None:
+        """Replace `journal.json`, atomically; durable when it returns."""
+        document = {
+            "format": segment.FORMAT,
+            "journal": self.journal_id.hex(),
+            "base": {
+                "ordinal": self.base.ordinal,
+                "position": self.base.position,
+                "seq": self.base.seq,
+                "chain": self.base.chain.hex(),
+                "context": self.base.context.as_payload(),
+            },
+            "segments": [segment.path_of(ordinal) for ordinal in self.segments],
+        }
+        document["crc32c"] = f"{crc32c(_canonical(document)):08x}"
+        replace_file(storage, PATH, json.dumps(document, indent=2).encode() + b"\n")
+
+    @classmethod
+    def read(cls, storage: Storage) -> Manifest:
+        """The manifest of the journal in `storage`.
+
+        Raises `NotAJournal` where there is none, `UnsupportedFormat` for a newer one, `CorruptJournal` for a damaged one.
+        """
+        try:
+            size = storage.size(PATH)
+            raw = storage.read(PATH, 0, min(size, SIZE_MAX + 1))
+        except (FileNotFoundError, NotADirectoryError):
+            if storage.exists(segment.DIRECTORY) and storage.list(segment.DIRECTORY):
+                raise CorruptJournal(PATH, 0, 0, "journal.json is missing, its segments are here") from None
+            raise NotAJournal(
+                f"{storage.name}: {'not a journal' if storage.exists('') else 'no such directory'}; "
+                "give a directory that holds a journal.json"
+            ) from None
+        try:
+            if len(raw) > SIZE_MAX:
+                raise ValueError("it is too large")
+            document = json.loads(raw)
+            version = document["format"]
+            if isinstance(version, int) and version > segment.FORMAT:
+                raise UnsupportedFormat(
+                    f"{storage.name}: written in format {version}, this training-journal reads format "
+                    f"{segment.FORMAT}: upgrade it"
+                )
+            crc = document.pop("crc32c")
+            if crc != f"{crc32c(_canonical(document)):08x}":
+                raise ValueError("its checksum does not match")
+            return cls._from(document)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptJournal(PATH, 0, 0, f"journal.json is damaged: {error}") from error
+
+    @classmethod
+    def _from(cls, document: dict[str, Any]) -> Manifest:
+        base = document["base"]
+        ordinals = []
+        for path in document["segments"]:
+            directory, _, name = path.rpartition("/")
+            ordinal = segment.ordinal_of(name)
+            if directory != segment.DIRECTORY or ordinal is None:
+                raise ValueError(f"it lists {path!r:.80} as a segment")
+            ordinals.append(ordinal)
+        if ordinals and ordinals != list(range(base["ordinal"], base["ordinal"] + len(ordinals))):
+            raise ValueError("its segments are not in sequence")
+        return cls(
+            bytes.fromhex(document["journal"]),
+            Base(
+                base["ordinal"],
+                base["position"],
+                base["seq"],
+                bytes.fromhex(base["chain"]),
+                Context.from_payload(base["context"]),
+            ),
+            tuple(ordinals),
+        )
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+

@@ -1,0 +1,182 @@
+"""Recovery: after an unclean stop, make the log end at its last good cell, losing nothing that was promised.
+
+It runs whenever a journal is opened for writing, is idempotent, and classifies everything (`journal.walk`) before it
+changes anything. In this order, each step durable before the next, so that a crash in the middle is recovered as well:
+
+    1. copy the torn tail to quarantine/
+    2. list only the segments that stay; remove the others: wholly torn ones, spares, compaction's leftovers
+    3. sync every unsealed segment (what it adopts may be in the page cache only), seal it, cut it behind the seal
+    4. remove unfinished temp files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from journal import cell, chain, segment
+from journal.cell import CELL
+from journal.context import Context
+from journal.errors import JournalFailed
+from journal.manifest import Base, Manifest
+from journal.storage import Storage, replace
+from journal.walk import Piece, Walk
+
+QUARANTINE = "quarantine"
+_DIRECTORIES = (segment.DIRECTORY, "history", "snapshots", "checkpoints", QUARANTINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery found and did. `crashed`: the last writer did not close the log."""
+
+    crashed: bool
+    adopted_events: int
+    torn_events: int
+    torn_bytes: int
+    quarantined: tuple[str, ...]
+    reason: str | None
+
+
+def recover(storage: Storage, manifest: Manifest, time_ns: int) -> tuple[Recovered, Manifest, Base]:
+    """Bring the journal to its last good cell. The caller holds the writer's lock.
+
+    Returns what was done, the manifest as it is on disk now, and where the next segment begins (its context without
+    open episodes: their process is gone). Everything it adopted is durable and sealed when it returns. Raises
+    `CorruptJournal`, `UnsupportedFormat` or `JournalFailed` with nothing changed.
+    """
+    walk = Walk(storage, manifest)
+    promised = manifest.base.seq
+    pieces = 0
+    for piece in walk:
+        pieces += 1
+        # A sealed segment may be a big one; only the unsealed are needed again.
+        promised = walk.promise.events
+    context = walk.context()
+    with _reporting():
+        return _repair(storage, manifest, walk, promised, context, time_ns)
+
+
+def _repair(
+    storage: Storage, manifest: Manifest, walk: Walk, promised: int, context: Context, time_ns: int
+) -> tuple[Recovered, Manifest, Base]:
+    torn = walk.torn
+    quarantined = _quarantine(storage, walk)
+
+    unwanted = [*walk.leftover, *walk.empty, *(torn.later if torn else ())]
+    keep = tuple(o for o in walk.ordinals if o not in set(unwanted))
+    if keep != manifest.segments:
+        manifest = manifest.with_segments(keep)
+        manifest.write(storage)
+    for ordinal in reversed(unwanted):
+        storage.remove(segment.path_of(ordinal))
+    if unwanted:
+        storage.sync_directory(segment.DIRECTORY)
+
+    position, seq, value = walk.position, walk.seq, walk.chain
+    unsealed = [piece for piece in walk.unsealed if piece.header.ordinal in keep]
+    for piece in unsealed:
+        value = _seal(storage, piece, value, time_ns)
+        position = piece.position + piece.end + 1
+    for piece in walk.excess:
+        _cut(storage, piece)
+    if unsealed or walk.excess:
+        storage.sync_directory(segment.DIRECTORY)
+
+    for directory in ("", *_DIRECTORIES):
+        for name in storage.list(directory):
+            if name.endswith(".tmp"):
+                storage.remove(f"{directory}/{name}" if directory else name)
+
+    done = Recovered(
+        crashed=bool(walk.unsealed or torn),
+        adopted_events=seq - promised,
+        torn_events=torn.events if torn else 0,
+        torn_bytes=torn.bytes if torn else 0,
+        quarantined=quarantined,
+        reason=torn.reason if torn else None,
+    )
+    context.episodes.clear()
+    following = keep[-1] + 1 if keep else manifest.base.ordinal
+    return done, manifest, Base(following, position, seq, value, context)
+
+
+def _quarantine(storage: Storage, walk: Walk) -> tuple[str, ...]:
+    """Keep the torn bytes as evidence before anything is cut. Never overwrites what was kept earlier."""
+    torn = walk.torn
+    if torn is None:
+        return ()
+    wanted = []
+    if not torn.later or torn.ordinal not in torn.later:
+        piece = walk.last
+        assert piece is not None
+        wanted.append((torn.ordinal, torn.index, bytes(piece.raw[torn.index * CELL :])))
+    wanted += [(o, 0, storage.read(segment.path_of(o), CELL)) for o in torn.later]
+    kept = []
+    for ordinal, index, data in wanted:
+        data = data.rstrip(b"\0")
+        if not data:
+            continue
+        path = name = f"{QUARANTINE}/{ordinal:08d}-{index}"
+        again = 0
+        while storage.exists(path):
+            if storage.read(path) == data:
+                break
+            again += 1
+            path = f"{name}.{again}"
+        else:
+            storage.make_directory(QUARANTINE)
+            replace(storage, path, data)
+        kept.append(path)
+    return tuple(kept)
+
+
+def _seal(storage: Storage, piece: Piece, value: bytes, time_ns: int) -> bytes:
+    """Sync what was found, write and sync the seal, cut behind it. Returns the chain after the seal.
+
+    `value` is the chain at the piece's last promise (at its beginning, where it holds none).
+    """
+    good = piece.raw[piece.verified * CELL : piece.end * CELL]
+    value = chain.extend(value, (good,))
+    mark = cell.pack_promise(
+        cell.SEGMENT_SEALED,
+        piece.seq + piece.events,
+        time_ns,
+        piece.position + piece.end,
+        piece.seq + piece.events,
+        value,
+        salt=piece.header.salt,
+        at=piece.position + piece.end,
+    )
+    file = storage.open(piece.path)
+    try:
+        file.sync()
+        storage.sync_directory(segment.DIRECTORY)
+        file.write(piece.offset(piece.end), mark)
+        file.sync()
+        file.truncate(piece.offset(piece.end) + CELL)
+        file.sync()
+    finally:
+        file.close()
+    return chain.extend(value, (mark,))
+
+
+def _cut(storage: Storage, piece: Piece) -> None:
+    file = storage.open(piece.path)
+    try:
+        file.truncate(piece.offset(piece.end))
+        file.sync()
+    finally:
+        file.close()
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JournalFailed(
+            f"recovery could not finish: {error.strerror or error} ({error.filename or 'journal'}); "
+            "nothing promised was lost: mend the disk and open the journal again"
+        ) from error

@@ -1,0 +1,416 @@
+"""Reading the live log: every segment in order, checked once, and classified. Everything that decides it is here.
+
+A `Walk` reads a segment whole (they are bounded), checks and hands out the same copy, and never maps. Below the last
+promise the chain is the check, one hash over spans; above it each cell's crc is. Outcomes are named values:
+
+    CorruptJournal (raised)   bytes before the last promise of any valid receipt do not check, or files were cut
+    Torn                      bytes after the last promise do not check: never promised, so discarded by recovery
+    neither                   all cells check
+
+Nothing is changed; `journal.recovery` acts on what a finished walk found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from journal import arrays, cell, chain, events, segment
+from journal.arrays import Cells, Index
+from journal.cell import CELL
+from journal.context import Context
+from journal.errors import CorruptJournal, JournalFailed
+from journal.manifest import Manifest
+from journal.storage import Storage
+
+_RETRIES: Final = 5
+"""How often a live segment is read again before what looks like damage is called damage."""
+_PROMISED: Final = "a promised cell does not check"
+_REMADE: Final = "promised cells were changed and their checksums made anew: the chain does not match"
+_MISSING: Final = "this segment of the journal is missing: it was removed from outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a receipt says: the cells before `position` were on disk and hash to `chain`; `events` came before it."""
+
+    position: int
+    events: int
+    chain: bytes
+
+
+@dataclass(slots=True)
+class Piece:
+    """The good cells of one segment. `raw` begins with the segment opened mark, at `position`."""
+
+    header: segment.Header
+    path: str
+    position: int
+    seq: int
+    raw: memoryview
+    cells: Cells
+    heads: Index
+    """Indices in `cells` of the good heads, events and marks."""
+    end: int
+    """Index of the cell after the last good one."""
+    verified: int
+    """Cells below the last promise that this segment holds."""
+    sealed: bool
+    size: int
+    """Bytes of the file."""
+    bad: str | None = None
+    """Why the cell at `end` is bad; None where the rest is zero."""
+
+    @property
+    def events(self) -> int:
+        """How many events it holds."""
+        return int(arrays.takes(self.cells[self.heads]).sum())
+
+    @property
+    def empty(self) -> bool:
+        """No event and no promise: its writer died (or left) before its first append."""
+        return not self.sealed and self.verified == 0 and self.events == 0
+
+    def offset(self, index: int) -> int:
+        """Where in the file the cell with this index lies, in bytes."""
+        return (index + 1) * CELL
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """The log ends at cell `index` of segment `ordinal`; what lies there and in `later` segments was never promised."""
+
+    ordinal: int
+    index: int
+    bytes: int
+    events: int
+    reason: str
+    later: tuple[int, ...] = ()
+
+
+class Walk:
+    """Iterate it once, to the end; then its attributes tell where the log ends.
+
+    `live`: a writer may be at work, so what does not check above the last promise is "not yet", and anything that looks
+    damaged is read again first. Raises `CorruptJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
+    """
+
+    def __init__(self, storage: Storage, manifest: Manifest | None = None, *, live: bool = False) -> None:
+        self.storage = storage
+        self.manifest = manifest if manifest is not None else Manifest.read(storage)
+        self.live = live
+        base = self.manifest.base
+        self.position, self.seq = base.position, base.seq
+        """Where the next segment begins: after the last good cell (and its seal)."""
+        self.promise = Promise(base.position, base.seq, base.chain)
+        self.chain = base.chain
+        """The chain at the end of the last sealed segment, at `position`."""
+        self.torn: Torn | None = None
+        self.unsealed: list[Piece] = []
+        self.excess: list[Piece] = []
+        """Sealed segments whose file goes on behind the seal: a truncate that did not happen."""
+        self.empty: list[int] = []
+        """Segments without any event, and spares."""
+        self.leftover: list[int] = []
+        """Segments below the base: compacted, not yet unlinked."""
+        self.last: Piece | None = None
+        self.ordinals = self._list()
+
+    def __iter__(self) -> Iterator[Piece]:
+        for ordinal in self.ordinals:
+            piece = self._piece(ordinal)
+            if piece is not None:
+                self.last = piece
+                if not piece.sealed:
+                    self.unsealed.append(piece)
+                elif piece.size > piece.offset(piece.end):
+                    self.excess.append(piece)
+                yield piece
+            if self.torn is not None:
+                break
+        if self.live:
+            self.torn = None
+        elif self.torn is None:
+            self._drop_empty()
+
+    def run(self) -> Walk:
+        """Walk to the end and return itself."""
+        for _ in self:
+            pass
+        return self
+
+    def context(self) -> Context:
+        """Names, run and open episodes at the end of the log."""
+        piece = self.last
+        if piece is None:
+            return self.manifest.base.context.copy()
+        return context_after(piece)
+
+    def _list(self) -> list[int]:
+        base, listed = self.manifest.base, self.manifest.segments
+        try:
+            names = self.storage.list(segment.DIRECTORY)
+        except OSError as error:
+            raise _failed(segment.DIRECTORY, error) from error
+        found = sorted(o for name in names if (o := segment.ordinal_of(name)) is not None)
+        self.leftover = [o for o in found if o < base.ordinal]
+        ordinals = [o for o in found if o >= base.ordinal]
+        wanted = set(listed) | set(range(base.ordinal, ordinals[-1] if ordinals else base.ordinal))
+        missing = sorted(wanted - set(ordinals))
+        if missing:
+            raise CorruptJournal(segment.path_of(missing[0]), 0, base.seq, _MISSING)
+        # Beside a writer, a segment is complete but for its seal once the next one is opened; so look at that first.
+        while self.live and ordinals and ordinals[-1] not in listed and not self._opened(ordinals[-1]):
+            ordinals.pop()
+        return ordinals
+
+    def _opened(self, ordinal: int) -> bool:
+        try:
+            return any(self.storage.read(segment.path_of(ordinal), CELL, CELL))
+        except OSError:
+            return False
+
+    def _piece(self, ordinal: int) -> Piece | None:
+        """One segment, read again a few times where a live writer may just be changing it."""
+        state = (self.position, self.seq, self.promise, self.chain)
+        for _ in range(_RETRIES if self.live else 0):
+            try:
+                piece = self._read(ordinal)
+                if self.torn is None:
+                    return piece
+            except CorruptJournal:
+                pass
+            self.position, self.seq, self.promise, self.chain = state
+            self.torn = None
+            time.sleep(0.002)
+        return self._read(ordinal)
+
+    def _read(self, ordinal: int) -> Piece | None:
+        path = segment.path_of(ordinal)
+        try:
+            data = self.storage.read(path, 0, segment.SIZE_LIMIT + CELL)
+        except FileNotFoundError:
+            raise CorruptJournal(path, 0, self.seq, _MISSING) from None
+        except OSError as error:
+            raise _failed(path, error) from error
+        header = segment.Header.parse(data, path)
+        if isinstance(header, str):
+            # It was on disk before the segment had this name, so no power cut explains it.
+            if ordinal in self.manifest.segments:
+                raise CorruptJournal(path, 0, self.seq, header)
+            return self._bad_start(ordinal, data, header)
+        if header.journal_id != self.manifest.journal_id:
+            raise CorruptJournal(path, 0, self.seq, "this segment belongs to another journal")
+        if header.ordinal != ordinal:
+            raise CorruptJournal(path, 0, self.seq, f"this file is segment {header.ordinal} under another name")
+        if len(data) > header.size or len(data) % CELL:
+            raise CorruptJournal(
+                path, len(data), self.seq, f"the file has {len(data):,} bytes, its header says {header.size:,}"
+            )
+        raw = memoryview(data)[CELL:]
+        cells = arrays.view(raw)
+        if not len(cells) or not int(cells["kind"][0]):
+            if any(raw):
+                return self._bad_start(ordinal, data, "the first cell is not a segment opened mark")
+            if len(data) != header.size:
+                raise CorruptJournal(path, len(data), self.seq, "the file was cut: it is neither whole nor sealed")
+            if ordinal != self.ordinals[-1]:
+                return self._bad_start(ordinal, data, "the segment is empty and others follow")
+            self.empty.append(ordinal)
+            return None
+        claimed = int(cells["episode"][0])
+        good_mark = (
+            int(cells["kind"][0]) == cell.SEGMENT_OPENED
+            and arrays.first_bad(raw, cells, np.arange(1), header.salt, claimed) is None
+        )
+        if not good_mark:
+            return self._bad_start(ordinal, data, "the segment opened mark does not check")
+        if claimed != self.position or int(cells["seq"][0]) != self.seq:
+            # The mark is good, so what is missing lies before it, at the end of the last segment (never promised: torn).
+            return self._bad_start(ordinal, data, "cells are missing before this segment")
+        return self._check(ordinal, path, header, raw, cells, len(data))
+
+    def _check(
+        self, ordinal: int, path: str, header: segment.Header, raw: memoryview, cells: Cells, size: int
+    ) -> Piece:
+        found = arrays.heads(cells)
+        takes = arrays.takes(cells[found])
+        expected = np.uint64(self.seq) + np.cumsum(takes, dtype=np.uint64) - takes
+        wrong = np.flatnonzero(cells["seq"][found] != expected)
+        if len(wrong):
+            found = found[: wrong[0]]
+        kinds = cells["kind"][found]
+        seals = np.flatnonzero(kinds == cell.SEGMENT_SEALED)
+        if len(seals):
+            found = found[: seals[0] + 1]
+            kinds = kinds[: seals[0] + 1]
+        verified, value, promise = 0, self.chain, self.promise
+        for at in found[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)].tolist():
+            if arrays.first_bad(raw, cells, np.array([at]), header.salt, self.position) is not None:
+                break
+            if self.live and self.unsealed:
+                break  # The seal before this segment was not there yet when it was read: the chain cannot be followed.
+            stated = _promise_at(cells, at)
+            upto = stated.position - self.position
+            bad, reason = at, "a receipt states what cannot be"
+            if verified <= upto <= at and stated.events == self._seq_at(found, takes, upto) and not self.unsealed:
+                value_then = chain.extend(value, (raw[verified * CELL : upto * CELL],))
+                if value_then == stated.chain:
+                    verified, value, promise = upto, value_then, stated
+                    continue
+                span = found[(found >= verified) & (found < upto)]
+                damaged = arrays.first_bad(raw, cells, span, header.salt, self.position)
+                bad, reason = (verified, _REMADE) if damaged is None else (damaged, _PROMISED)
+            raise CorruptJournal(path, (bad + 1) * CELL, self._seq_at(found, takes, bad), reason)
+        bad_head = arrays.first_bad(raw, cells, found[found >= verified], header.salt, self.position)
+        if bad_head is not None:
+            found = found[found < bad_head]
+        end = int(found[-1]) + 1 + int(cells["extent"][found[-1]])
+        sealed = int(cells["kind"][found[-1]]) == cell.SEGMENT_SEALED
+        rest = raw[end * CELL :]
+        bad_reason = None
+        if not sealed and any_set(rest):
+            bad_reason = "a cell does not check"
+        piece = Piece(
+            header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size, bad_reason
+        )
+        seq = self.seq + int(takes[: len(found)].sum())
+        if not sealed and (bad_reason or ordinal != self.ordinals[-1]) and self._promised_beyond(ordinal, piece, raw, cells):
+            raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)
+        if not sealed and size != header.size:
+            raise CorruptJournal(path, size, seq, "the file was cut from outside: it is neither whole nor sealed")
+        if bad_reason:
+            self._tear(ordinal, piece, bad_reason)
+        self.promise = promise
+        self.position += end
+        self.seq = seq
+        if sealed:
+            self.chain = chain.extend(value, (raw[(end - 1) * CELL : end * CELL],))
+        else:
+            self.chain = value
+            # The next segment leaves room for the seal that this one still lacks.
+            self.position += 1
+        return piece
+
+    def _bad_start(self, ordinal: int, data: bytes, reason: str) -> None:
+        """A segment that cannot be read from its start: torn if nothing was promised from here on, else corrupt."""
+        later = tuple(o for o in self.ordinals if o >= ordinal)
+        if self._any_promise(later, self.position - bool(self.unsealed)):
+            raise CorruptJournal(segment.path_of(ordinal), 0, self.seq, reason)
+        at = self.last.end if self.last is not None else 0
+        before = self.last.header.ordinal if self.last is not None else ordinal
+        self.torn = Torn(before, at, len(data.rstrip(b"\0")), 0, reason, later)
+
+    def _tear(self, ordinal: int, piece: Piece, reason: str) -> None:
+        rest = piece.raw[piece.end * CELL :]
+        after = piece.cells[piece.end :]
+        lost = 0
+        for at in np.flatnonzero((after["kind"] != 0) & (after["kind"] < cell.MARK_FIRST)).tolist():
+            index = piece.end + at
+            whole = index + 1 + int(piece.cells["extent"][index]) <= len(piece.cells)
+            one = np.array([index])
+            if whole and arrays.first_bad(piece.raw, piece.cells, one, piece.header.salt, piece.position) is None:
+                lost += int(arrays.takes(piece.cells[one])[0])
+        later = tuple(o for o in self.ordinals if o > ordinal)
+        self.torn = Torn(ordinal, piece.end, len(bytes(rest).rstrip(b"\0")), lost, reason, later)
+
+    def _promised_beyond(self, ordinal: int, piece: Piece, raw: memoryview, cells: Cells) -> bool:
+        """Does any valid promise, here or in a later segment, cover the cell at `piece.end`?"""
+        limit = piece.position + piece.end
+        if any(p.position > limit for p in promises(raw, cells, piece.header.salt, piece.position, piece.end)):
+            return True
+        return self._any_promise(tuple(o for o in self.ordinals if o > ordinal), limit)
+
+    def _any_promise(self, ordinals: tuple[int, ...], limit: int) -> bool:
+        """Does a receipt or seal in one of these segments cover the cell at position `limit`?
+
+        Where a segment's first mark is damaged its position is unknown, so the one that a receipt's own crc implies
+        is taken: it must agree with what the receipt states.
+        """
+        for ordinal in ordinals:
+            try:
+                data = self.storage.read(segment.path_of(ordinal), 0, segment.SIZE_LIMIT)
+            except OSError as error:
+                raise _failed(segment.path_of(ordinal), error) from error
+            header = segment.Header.parse(data, segment.path_of(ordinal))
+            if isinstance(header, str):
+                continue
+            raw = memoryview(data)[CELL:]
+            cells = arrays.view(raw)
+            kinds = cells["kind"]
+            for at in np.flatnonzero((kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)).tolist():
+                stated = _promise_at(cells, at)
+                implied = int(cells["crc"][at]) ^ crc32c(raw[at * CELL + 4 : (at + 1) * CELL], header.salt)
+                back = (implied - stated.position) & 0xFFFFFFFF
+                if stated.position > limit and back <= at:
+                    return True
+        return False
+
+    def _seq_at(self, found: Index, takes: NDArray[np.uint64], index: int) -> int:
+        """The seq that the first event at cell `index` or later has."""
+        return self.seq + int(takes[: int(np.searchsorted(found, index))].sum())
+
+    def _drop_empty(self) -> None:
+        """An unsealed last segment without any event is its writer's that never appended: as good as a spare."""
+        piece = self.last
+        if piece is not None and piece.empty and piece is self.unsealed[-1]:
+            self.unsealed.pop()
+            self.empty.insert(0, piece.header.ordinal)
+            self.position = piece.position
+
+
+def promises(raw: memoryview, cells: Cells, salt: int, position: int, start: int) -> Iterator[Promise]:
+    """Every valid receipt and seal at index `start` or later, wherever it stands: used only to judge damage before it."""
+    kinds = cells["kind"][start:]
+    for at in (np.flatnonzero((kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)) + start).tolist():
+        if arrays.first_bad(raw, cells, np.array([at]), salt, position) is None:
+            stated = _promise_at(cells, at)
+            if stated.position <= position + at:
+                yield stated
+
+
+def context_after(piece: Piece) -> Context:
+    """The context at the end of a segment: the one its first mark carries, and its rare events taken in."""
+    context = opening_context(piece)
+    kinds = piece.cells["kind"][piece.heads]
+    rare = piece.heads[(kinds != cell.REWARDED) & (kinds != cell.REWARDS) & (kinds < cell.MARK_FIRST)]
+    for at in rare.tolist():
+        one = piece.cells[at]
+        payload = arrays.payload(piece.raw, piece.cells, at)
+        context.apply(
+            int(one["kind"]),
+            int(one["flags"]),
+            int(one["agent"]),
+            int(one["env_index"]),
+            int(one["episode"]),
+            events.unpack(payload) if len(payload) else None,
+        )
+    return context
+
+
+def opening_context(piece: Piece) -> Context:
+    """What the segment opened mark of a checked piece carries. Raises `CorruptJournal` where it makes no sense."""
+    try:
+        return Context.from_payload(events.unpack(arrays.payload(piece.raw, piece.cells, 0)))
+    except ValueError as error:
+        raise CorruptJournal(piece.path, CELL, piece.seq, f"the segment opened mark makes no sense: {error}") from error
+
+
+def any_set(raw: memoryview) -> bool:
+    """Is any byte not zero?"""
+    return bool(np.frombuffer(raw, dtype=np.uint8).any())
+
+
+def _promise_at(cells: Cells, at: int) -> Promise:
+    stated = cells[at : at + 1].view(arrays.PROMISE_DTYPE)[0]
+    return Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))
+
+
+def _failed(path: str, error: OSError) -> JournalFailed:
+    return JournalFailed(f"{path} could not be read: {error.strerror or error}; nothing was changed: check the disk")
