@@ -1,0 +1,60 @@
+# Each target does all its own set-up, so `make demo` and `make test` work on a fresh clone on a fresh machine.
+# What is needed before: Python 3.11 or newer with venv, and a way to install packages.
+
+PYTHON ?= python3
+# How many times `make crash` kills a training process.
+KILLS ?= 20
+# Handed on to pytest, as in `make test ARGS="-k torn"`.
+ARGS ?=
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench golden crash clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: .venv/installed ## Train three agents on real bars, kill them, resume, and prove that nothing was lost
+	@$(BIN)/journal demo
+
+test: .venv/installed ## All tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed-dev ## What to run before each push: format, lint, strict types, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy --strict
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: .venv/installed ## What does one event cost beside struct + os.write?
+	@$(BIN)/python benchmarks/append.py
+
+golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate change of the format
+	$(BIN)/python tests/golden/make.py
+
+crash: .venv/installed ## Kills and power cuts, many times; KILLS=200 for the long version
+	JOURNAL_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
+
+clean: ## Remove everything that was made here, .venv included
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are touched last, so an interrupted set-up is done again.
+.venv/installed: .venv/made pyproject.toml
+	@echo "Installing what is needed into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Installing ruff and mypy into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,dev]'
+	@touch $@
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is missing or older than 3.11: install a newer one and name it, as in: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
