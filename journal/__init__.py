@@ -42,10 +42,12 @@ from journal.events import (
     RunEnded,
     RunStarted,
 )
+from journal.opening import open_log as open
 from journal.writer import Log
-from journal.writer import open_log as open
 
 __version__ = "0.1.0"
+DISTRIBUTION = "training-journal"
+"""How `replay` and `agents_adapter` know this package from another one of the same name."""
 
 __all__ = [
     "AttemptEnded",

@@ -39,7 +39,12 @@ COUNT: Final = np.dtype({"names": ["count"], "formats": ["<u8"], "offsets": [56]
 """A reward batch keeps the number of its rewards where others keep their value."""
 
 PROMISE_DTYPE: Final = np.dtype(
-    {"names": ["position", "events", "chain"], "formats": ["<u8", "<u8", "V24"], "offsets": [24, 32, 40], "itemsize": CELL}
+    {
+        "names": ["position", "events", "chain"],
+        "formats": ["<u8", "<u8", "V24"],
+        "offsets": [24, 32, 40],
+        "itemsize": CELL,
+    }
 )
 
 Cells = NDArray[Any]
@@ -88,9 +93,9 @@ def first_bad(raw: memoryview, cells: Cells, found: Index, salt: int, first_posi
 
     `first_position` is the position of `raw[0:64]`.
     """
-    crcs, extents, pads, payload_crcs = (
-        cells[name][found].tolist() for name in ("crc", "extent", "pad", "payload_crc")
-    )
+    columns = ("crc", "extent", "pad", "payload_crc")
+    at: int
+    crcs, extents, pads, payload_crcs = (cells[name][found].tolist() for name in columns)
     for at, crc, extent, pad, payload_crc in zip(found.tolist(), crcs, extents, pads, payload_crcs, strict=True):
         offset = at * CELL
         if cell.checksum(raw[offset + 4 : offset + CELL], salt, first_position + at) != crc:

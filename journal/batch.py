@@ -4,11 +4,13 @@ The head holds, for each of episode, step and env_index, a base and one of three
 
     0  the base, for all           1  base + a u32 per reward           2  base, base + 1, base + 2, …
 
-The payload is the u32 columns of form 1, in that order, then one float64 per reward. The head's value slot is the count.
+The payload is the u32 columns of form 1, in that order, then one float64 per reward. The head's value slot is the
+count.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,12 +20,14 @@ from journal import events
 from journal.cell import PAYLOAD_MAX
 from journal.errors import EventRejected
 
+UINT32_MAX: Final = 0xFFFFFFFF
 CONSTANT, LISTED, CONSECUTIVE = 0, 1, 2
 COUNT_MAX: Final = PAYLOAD_MAX // (8 + 3 * 4)
 """Rewards in the largest batch: its payload fits whatever the forms are."""
 
 
-class Packed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Packed:
     """A batch, ready for its cells."""
 
     count: int
@@ -47,7 +51,7 @@ def as_values(values: Any) -> NDArray[np.float64]:
     """Rewards as a float64 array of shape (n,). Raises `EventRejected` where they are not exactly that."""
     try:
         given = np.asarray(values)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # The last is torch's, for what still has a gradient.
         raise EventRejected(f"rewards are no array of numbers: {error}") from error
     if given.ndim != 1 or given.dtype.kind not in "fiub":
         raise EventRejected(
@@ -55,32 +59,44 @@ def as_values(values: Any) -> NDArray[np.float64]:
         )
     with np.errstate(over="ignore"):
         real = given.astype(np.float64)
-    if given.dtype.kind in "iu" and not np.array_equal(real.astype(object), given.astype(object)):
+    if (
+        given.dtype.kind in "iu"
+        and given.dtype.itemsize == 8
+        and not np.array_equal(real.astype(object), given.astype(object))
+    ):
         raise EventRejected("a reward is not exact in float64 (integers are up to 2**53): give floats")
     if given.dtype.itemsize > 8 and not np.array_equal(real, given, equal_nan=True):
         raise EventRejected(f"rewards of dtype {given.dtype} are not exact in float64: round them first")
     return real
 
 
-def as_column(given: Any, count: int, what: str) -> int | NDArray[np.uint64]:
-    """A scalar, or `count` integers of 0 or more. Raises `EventRejected`."""
+def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_MAX) -> int | NDArray[np.uint64]:
+    """A scalar, or `count` integers, of 0 … `largest`. Raises `EventRejected`."""
     if isinstance(given, int):
         events.check_count(given, what)
-        return given
-    column = np.asarray(given)
-    if column.ndim == 0 and column.dtype.kind in "iu":
-        return as_column(int(column), count, what)
-    if column.shape != (count,) or column.dtype.kind not in "iu":
-        raise EventRejected(f"{what} has shape {column.shape} and dtype {column.dtype}: give {count} integers, or one")
-    if count and (int(column.min()) < 0 or int(column.max()) > events.INTEGER_MAX):
-        raise EventRejected(f"{what} holds a number outside 0 … 2**63 - 1")
-    if count and int(column.max()) - int(column.min()) > 0xFFFFFFFF:
+        low = high = given
+    else:
+        column = np.asarray(given)
+        if column.ndim == 0 and column.dtype.kind in "iu":
+            return as_column(int(column), count, what, largest)
+        if column.shape != (count,) or column.dtype.kind not in "iu":
+            raise EventRejected(
+                f"{what} has shape {column.shape} and dtype {column.dtype}: give {count} integers, or one"
+            )
+        low, high = int(column.min()), int(column.max())
+    if low < 0 or high > largest:
+        raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
+    if high - low > UINT32_MAX:
         raise EventRejected(f"{what} spans more than 2**32: append these rewards in several batches")
-    return column.astype(np.uint64)
+    return given if isinstance(given, int) else column.astype(np.uint64)
 
 
-def pack(episodes: int | NDArray[np.uint64], steps: int | NDArray[np.uint64], env_indices: int | NDArray[np.uint64],
-         values: NDArray[np.float64]) -> Packed:
+def pack(
+    episodes: int | NDArray[np.uint64],
+    steps: int | NDArray[np.uint64],
+    env_indices: int | NDArray[np.uint64],
+    values: NDArray[np.float64],
+) -> Packed:
     """The batch of checked columns."""
     parts: list[bytes] = []
     form = 0
@@ -98,10 +114,9 @@ def pack(episodes: int | NDArray[np.uint64], steps: int | NDArray[np.uint64], en
         bases.append(base)
         form |= LISTED << (2 * place)
         parts.append((column - np.uint64(base)).astype("<u4").tobytes())
-    if bases[2] > 0xFFFFFFFF:
-        raise EventRejected("env_index is over 2**32")
     parts.append(values.astype("<f8", copy=False).tobytes())
-    return Packed(len(values), form, *bases, b"".join(parts))
+    episode, step, env_index = bases
+    return Packed(len(values), form, episode, step, env_index, b"".join(parts))
 
 
 def payload_length(count: int, form: int) -> int:
@@ -121,18 +136,17 @@ def unpack(count: int, form: int, episode: int, step: int, env_index: int, paylo
     """The columns of a batch. Raises `ValueError` where count, form and payload do not agree."""
     if payload_length(count, form) != len(payload):
         raise ValueError(f"batch of {count} rewards has a payload of {len(payload)} bytes")
-    columns = []
+    columns: list[NDArray[np.uint64]] = []
     offset = 0
     for place, base in enumerate((episode, step, env_index)):
         one = form >> (2 * place) & 3
-        dtype = np.uint32 if place == 2 else np.uint64
         if one == CONSTANT:
-            columns.append(np.full(count, base, dtype=dtype))
+            columns.append(np.full(count, base, dtype=np.uint64))
         elif one == CONSECUTIVE:
-            columns.append(np.arange(base, base + count, dtype=dtype))
+            columns.append(np.uint64(base) + np.arange(count, dtype=np.uint64))
         else:
             listed = np.frombuffer(payload, dtype="<u4", count=count, offset=offset)
             offset += 4 * count
-            columns.append(listed.astype(dtype) + dtype(base))
+            columns.append(np.uint64(base) + listed)
     value = np.frombuffer(payload, dtype="<f8", count=count, offset=offset)
-    return Columns(columns[0], columns[1], columns[2], value)
+    return Columns(columns[0], columns[1], columns[2].astype(np.uint32), value)

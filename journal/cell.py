@@ -108,7 +108,5 @@ def pack_head(
     """A whole event cell, 64 bytes, to stand at position `at`, head of `payload`."""
     extent, pad = extent_of(len(payload))
     payload_crc = checksum(payload, salt, at) if payload else 0
-    body = BODY.pack(
-        kind, extent, seq, time_ns, pad, flags, form, payload_crc, agent, env_index, episode, step, value
-    )
+    body = BODY.pack(kind, extent, seq, time_ns, pad, flags, form, payload_crc, agent, env_index, episode, step, value)
     return PUBLISH.pack(checksum(body, salt, at), body)

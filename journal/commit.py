@@ -9,16 +9,15 @@ append path: its seal is the promise of the whole segment. Appending is never bl
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from journal import cell, chain
 from journal.cell import CELL
 from journal.errors import DiskFull, JournalError
-from journal.live import LiveSegment, failure, no_space
-from journal.manifest import Manifest
-
-if TYPE_CHECKING:
-    from journal.writer import Log
+from journal.live import LiveSegment, by_system, failure, no_space, wait
+from journal.manifest import Base, Manifest
+from journal.tail import Left, Tail
 
 
 class Receipt(NamedTuple):
@@ -39,8 +38,6 @@ class _State(NamedTuple):
     done: int
     """Byte offset in `segment` up to which the chain has come."""
     chain: bytes
-    seen: int
-    """Byte offset up to which there is nothing new: behind the last receipt."""
     receipt: Receipt
     durable: bool
     """Is that receipt itself on disk?"""
@@ -49,13 +46,15 @@ class _State(NamedTuple):
 class Commit:
     """The promises of one log. `once` may be called from any thread; `start` calls it every `interval` seconds."""
 
-    def __init__(self, log: Log, manifest: Manifest, segment: LiveSegment, value: bytes, receipt: Receipt) -> None:
+    def __init__(self, log: Tail, manifest: Manifest, base: Base) -> None:
         self._log = log
         self.manifest = manifest
         self._mutex = threading.Lock()
-        self._state = _State(segment, CELL, value, CELL, receipt, True)
-        self._intent: tuple[int, bytes, _State] | None = None
-        self._wake = threading.Event()
+        receipt = Receipt(base.seq - 1, base.chain.hex(), base.position)
+        self._state = _State(log.tail()[0], CELL, base.chain, receipt, True)
+        # What is about to be written, and the state once it is: an interrupt between the two would fork the chain.
+        self._receipt: tuple[int, bytes, _State] | None = None
+        self._seal: tuple[LiveSegment, bytes, _State] | None = None
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -69,22 +68,23 @@ class Commit:
         self._thread = threading.Thread(target=self._run, args=(interval,), name="journal-sync", daemon=True)
         self._thread.start()
 
-    def rotated(self) -> None:
-        """The writer has left a segment: seal it soon."""
-        self._wake.set()
-
     def stop(self) -> None:
         """End the thread; nothing is synced by this."""
         self._stopped = True
-        self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        self._log.wake.put(None)
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
 
-    def reach(self, position: int) -> None:
-        """Return when every cell before `position` is promised; callers that wait together share one sync."""
-        while self._state.receipt.position < position:
+    @property
+    def running(self) -> bool:
+        """Is the thread at work?"""
+        return self._thread is not None and self._thread.is_alive()
+
+    def reach(self, seq: int) -> None:
+        """Return when the event `seq` is promised; callers that wait together share one sync."""
+        while self._state.receipt.seq < seq:
             with self._mutex:
-                if self._state.receipt.position < position:
+                if self._state.receipt.seq < seq:
                     self._once()
 
     def once(self) -> None:
@@ -95,6 +95,7 @@ class Commit:
     def settle(self) -> Receipt:
         """Put the last receipt on disk as well, and return it."""
         with self._mutex:
+            self._log.raise_failure()
             state = self._state
             if not state.durable:
                 self._guarded(state.segment.file.sync, "syncing a receipt")
@@ -102,33 +103,32 @@ class Commit:
             return state.receipt
 
     def close(self) -> None:
-        """Seal the last segment: everything appended is promised, and the promise is on disk."""
+        """Seal all segments: everything appended is promised, and the promise is on disk. Nothing more is appended."""
         with self._mutex:
+            self._log.raise_failure()
             self._seal_left()
-            log = self._log
-            segment, end, seq = log.tail()
+            segment, end, seq = self._log.tail()  # Only now: until here, another thread may have put a receipt there.
             self._list(segment)
-            self._seal(segment, end, seq)
+            self._finish(Left(segment, end, seq, segment))
 
     def _run(self, interval: float | None) -> None:
         try:
-            while not self._stopped:
-                self._wake.wait(interval)
+            while True:
+                wait(self._log.wake, interval)
                 if self._stopped:
                     return
-                self._wake.clear()
                 try:
                     if interval is None:
                         with self._mutex:
-                            self._settle_intent()
+                            self._log.raise_failure()
                             self._seal_left()
                     elif self._idle():
                         self.settle()
                     else:
                         self.once()
                 except DiskFull:
-                    # journal.json could not be rewritten: no promise now, the next round tries again.
-                    self._wake.wait(1.0)
+                    # No room for journal.json or a receipt: no promise now, the next round tries again.
+                    wait(self._log.wake, 1.0)
         except JournalError:
             return  # The log is poisoned and tells every later caller why.
         except BaseException as error:
@@ -136,25 +136,30 @@ class Commit:
             raise
 
     def _idle(self) -> bool:
-        segment, end, _ = self._log.tail()
-        return segment is self._state.segment and end <= self._state.seen
+        segment, _, seq = self._log.tail()
+        return segment is self._state.segment and seq - 1 <= self._state.receipt.seq
 
     def _once(self) -> None:
-        self._settle_intent()
-        self._seal_left()
         log = self._log
+        # After a failed sync the next one may succeed though the bytes are lost: never promise anything then.
+        log.raise_failure()
+        self._settle_receipt()
+        self._seal_left()
         segment, end, seq = log.tail()
         state = self._state
-        if segment is not state.segment or end <= state.seen:
-            return  # Rotated this very moment (the next round seals and goes on), or nothing is new.
+        if segment is not state.segment or seq - 1 <= state.receipt.seq:
+            return  # Rotated this very moment (the next round seals and goes on), or no event is new.
         self._list(segment)
         self._guarded(lambda: self._sync(segment), "syncing the log")
         value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
         position = segment.index_of(end)
         with log.lock:
+            log.raise_failure()
             now, at, next_seq = log.tail_locked()
-            if now is not segment or at >= segment.seal_at:
+            if now is not segment:
                 return  # The seal will promise these cells.
+            if at >= segment.seal_at:
+                raise DiskFull(f"{segment.path} has no room for a receipt and the disk none for the next segment")
             mark = cell.pack_promise(
                 cell.RECEIPT,
                 next_seq,
@@ -166,44 +171,48 @@ class Commit:
                 at=segment.index_of(at),
             )
             receipt = Receipt(seq - 1, value.hex(), position)
-            # An interrupt between the store and this state would fork the chain; the intent tells which it was.
-            self._intent = (at, mark, _State(segment, end, value, at + CELL, receipt, False))
+            self._receipt = (at, mark, _State(segment, end, value, receipt, False))
             log.mark_locked(mark)
-            self._settle_intent()
+            self._settle_receipt()
 
-    def _settle_intent(self) -> None:
-        if self._intent is not None:
-            at, mark, state = self._intent
+    def _settle_receipt(self) -> None:
+        if self._receipt is not None:
+            at, mark, state = self._receipt
             if bytes(state.segment.read(at, CELL)) == mark:
                 self._state = state
-            self._intent = None
+            self._receipt = None
 
     def _seal_left(self) -> None:
-        log = self._log
-        while log.left:
-            segment, end, seq = log.left[0]
-            if self._state.segment is segment:
-                self._list(segment)
-                self._seal(segment, end, seq)
-            segment.file.close()
-            log.left.pop(0)
+        left = self._log.left
+        while left:
+            if self._state.segment is left[0].segment:
+                self._list(left[0].segment)
+                self._finish(left[0])
+            left[0].segment.file.close()
+            left.pop(0)
 
-    def _seal(self, segment: LiveSegment, end: int, seq: int) -> None:
-        self._settle_intent()
-        state = self._state
-        self._guarded(lambda: self._sync(segment), "syncing the log")
-        value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
-        position = segment.index_of(end)
-        mark = cell.pack_promise(
-            cell.SEGMENT_SEALED,
-            seq,
-            self._log.time_ns(),
-            position,
-            seq,
-            value,
-            salt=segment.header.salt,
-            at=position,
-        )
+    def _finish(self, left: Left) -> None:
+        """Seal one segment. Interrupted, it goes on with the same seal when it is called again."""
+        segment, end, seq, following = left
+        self._settle_receipt()
+        if self._seal is None or self._seal[0] is not segment:
+            state = self._state
+            self._guarded(lambda: self._sync(segment), "syncing the log")
+            value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
+            position = segment.index_of(end)
+            mark = cell.pack_promise(
+                cell.SEGMENT_SEALED,
+                seq,
+                self._log.time_ns(),
+                position,
+                seq,
+                value,
+                salt=segment.header.salt,
+                at=position,
+            )
+            receipt = Receipt(seq - 1, value.hex(), position)
+            self._seal = (segment, mark, _State(following, CELL, chain.extend(value, (mark,)), receipt, True))
+        _, mark, sealed = self._seal
 
         def seal() -> None:
             segment.file.write(end, mark)
@@ -212,10 +221,7 @@ class Commit:
             segment.file.sync()
 
         self._guarded(seal, "sealing a segment")
-        following = self._log.following(segment)
-        self._state = _State(
-            following, CELL, chain.extend(value, (mark,)), CELL, Receipt(seq - 1, value.hex(), position), True
-        )
+        self._state = sealed
 
     def _sync(self, segment: LiveSegment) -> None:
         wrong = segment.file.check(segment.header.size)
@@ -228,14 +234,19 @@ class Commit:
         ordinal = segment.header.ordinal
         if ordinal not in self.manifest.segments:
             manifest = self.manifest.with_segments((*self.manifest.segments, ordinal))
-            self._guarded(lambda: manifest.write(self._log.storage), "listing a segment in journal.json")
+            self._guarded(
+                lambda: manifest.write(self._log.storage), "listing a segment in journal.json", can_wait_for_space=True
+            )
             self.manifest = manifest
 
-    def _guarded(self, action: object, doing: str) -> None:
+    def _guarded(self, action: Callable[[], object], doing: str, *, can_wait_for_space: bool = False) -> None:
+        """Any error of the system is poison, a full disk too: a sync that found no space has lost bytes."""
         try:
-            action()  # type: ignore[operator]
+            action()
         except OSError as error:
-            failed = failure(error, doing)
-            if not no_space(error):
-                self._log.poison(failed)
-            raise failed from error
+            if not by_system(error):
+                raise
+            if can_wait_for_space and no_space(error):
+                raise failure(error, doing) from error
+            self._log.poison(error, doing)
+            self._log.raise_failure()

@@ -5,13 +5,21 @@ The *segment opened* mark carries it, so any segment reads alone. It is a fold o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from journal import events
 
 EpisodeKey = tuple[int, int, int]
 """(agent's number, 1 for eval or 0 for train, env_index)."""
+
+# With these limits a context always fits one payload, so a segment can always be opened.
+NAMES_MAX: Final = 0xFFFF
+"""Names in a journal: a metric's number has 16 bits."""
+NAMES_SIZE_MAX: Final = 2 << 20
+"""Bytes of all names together."""
+EPISODES_MAX: Final = 1 << 16
+"""Episodes that are open at one time."""
 
 
 @dataclass(slots=True)
@@ -23,6 +31,8 @@ class Context:
     run: str | None = None
     attempt: int | None = None
     episodes: dict[EpisodeKey, int] = field(default_factory=dict)
+    names_size: int = 0
+    """Bytes of all names together."""
 
     def name(self, number: int) -> str | None:
         """The name with `number`; None for 0; `"#7"` where the log never gave it."""
@@ -35,7 +45,13 @@ class Context:
         if name not in self.numbers:
             self.names.append(name)
             self.numbers[name] = len(self.names)
+            self.names_size += len(name.encode())
         return self.numbers[name]
+
+    @property
+    def full(self) -> bool:
+        """Has it no place for another name?"""
+        return len(self.names) >= NAMES_MAX or self.names_size > NAMES_SIZE_MAX
 
     def apply(self, kind: int, flags: int, agent: int, env_index: int, episode: int, payload: Any) -> None:
         """Take in one event, given as the parts of its cell and its unpacked payload (None where it has none)."""
@@ -63,6 +79,7 @@ class Context:
                 run=payload["run"],
                 attempt=payload["attempt"],
                 episodes={(int(a), int(p), int(e)): int(n) for a, p, e, n in payload["episodes"]},
+                names_size=sum(len(name.encode()) for name in names),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no context: {error!r}") from error
@@ -70,7 +87,7 @@ class Context:
 
     def copy(self) -> Context:
         """An independent copy."""
-        return Context(list(self.names), dict(self.numbers), self.run, self.attempt, dict(self.episodes))
+        return replace(self, names=list(self.names), numbers=dict(self.numbers), episodes=dict(self.episodes))
 
 
 def _name_given(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
@@ -107,7 +124,7 @@ def _episode_ended(context: Context, key: EpisodeKey, episode: int, payload: dic
 
 
 def _rewound(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
-    agents = {key[0]} | {context.numbers.get(name, 0) for name in payload.get("members") or ()}
+    agents = {key[0], *(context.numbers.get(name, 0) for name in payload.get("members") or ())}
     for open_key in [k for k in context.episodes if k[0] in agents]:
         del context.episodes[open_key]
 
@@ -122,3 +139,5 @@ _RULES = {
     events.EpisodeEnded.kind: _episode_ended,
     events.Rewound.kind: _rewound,
 }
+KINDS: Final = tuple(_RULES)
+"""The kinds of events that change a context."""

@@ -7,7 +7,8 @@ travel as a msgpack map in its payload. Nothing here is ever pickled, and nothin
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Literal
 
 import msgpack
@@ -29,17 +30,10 @@ class Event:
     kind: ClassVar[int]
 
     def __post_init__(self) -> None:
-        for name in ("agent", "instrument", "name", "run"):
-            text = getattr(self, name, None)
-            if text is not None:
-                check_name(text, f"{type(self).__name__}.{name}")
-        for name in ("env_index", "episode", "step", "start", "stop", "attempt"):
-            number = getattr(self, name, None)
-            if number is not None:
-                check_count(number, f"{type(self).__name__}.{name}")
-        phase = getattr(self, "phase", "train")
-        if phase not in ("train", "eval"):
-            raise EventRejected(f"{type(self).__name__}.phase is {phase!r}: use 'train' or 'eval'")
+        for name, check, optional in _CHECKS[self.kind]:
+            value = getattr(self, name)
+            if not (optional and value is None):
+                check(value, f"{type(self).__name__}.{name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,9 +156,7 @@ class BarsSeen(Event):
             raise EventRejected(f"BarsSeen.start is {self.start}, stop is {self.stop}: start must be below stop")
         if self.source not in ("observed", "declared"):
             raise EventRejected(f"BarsSeen.source is {self.source!r}: use 'observed' or 'declared'")
-        if self.content_hash is not None and (
-            not isinstance(self.content_hash, bytes) or len(self.content_hash) != 16
-        ):
+        if self.content_hash is not None and not (type(self.content_hash) is bytes and len(self.content_hash) == 16):
             raise EventRejected("BarsSeen.content_hash must be 16 bytes")
         if self.source == "observed" and self.content_hash is None:
             raise EventRejected("BarsSeen is 'observed' without a content_hash: only hashed bars are observed")
@@ -200,7 +192,6 @@ class MetricLogged(Event):
 
     def __post_init__(self) -> None:
         Event.__post_init__(self)
-        check_name(self.metric, "MetricLogged.metric")
         object.__setattr__(self, "value", as_reward(self.value, "MetricLogged.value"))
 
 
@@ -285,11 +276,7 @@ KIND_NAMES: Final[dict[int, str]] = {kind: event.__name__ for kind, event in REG
 # Where a field lives in the cell; `monotonic` and `value` share the float64 slot, `metric` rides as a number.
 _CELL_FIELDS: Final = frozenset({"agent", "env_index", "episode", "step", "value", "phase", "monotonic", "metric"})
 _PAYLOAD_FIELDS: Final[dict[int, tuple[tuple[str, Any], ...]]] = {
-    kind: tuple(
-        (field.name, field.default)
-        for field in fields(event)
-        if field.name not in _CELL_FIELDS
-    )
+    kind: tuple((field.name, field.default) for field in fields(event) if field.name not in _CELL_FIELDS)
     for kind, event in REGISTRY.items()
 }
 
@@ -307,9 +294,17 @@ def payload_of(event: Event) -> bytes:
     content = {}
     for name, default in _PAYLOAD_FIELDS[event.kind]:
         value = getattr(event, name)
-        if default is MISSING or value != default:
+        # By type first: an array does not compare to one truth.
+        if type(value) is not type(default) or value != default:
             content[name] = value
-    return pack(content, type(event).__name__) if content else b""
+    if not content:
+        return b""
+    payload = pack(content, type(event).__name__)
+    try:
+        unpack(payload)
+    except ValueError as error:
+        raise EventRejected(f"{type(event).__name__} could not be read back: {error}; use text as keys") from error
+    return payload
 
 
 def pack(content: Any, what: str) -> bytes:
@@ -363,10 +358,32 @@ def check_count(number: Any, what: str) -> None:
     """Raises `EventRejected` unless `number` is an integer of 0 … 2**63 - 1."""
     try:
         good = not isinstance(number, bool) and 0 <= number.__index__() <= INTEGER_MAX
-    except AttributeError:
+    except (AttributeError, TypeError):
         good = False
     if not good:
         raise EventRejected(f"{what} is {number!r:.80}: it must be an integer of 0 or more")
+
+
+def _check_text(text: Any, what: str) -> None:
+    if not isinstance(text, str):
+        raise EventRejected(f"{what} is {text!r:.80}, not a text")
+
+
+def _check_map(content: Any, what: str) -> None:
+    if not isinstance(content, dict):
+        raise EventRejected(f"{what} is {content!r:.80}, not a dict")
+
+
+def _check_names(names: Any, what: str) -> None:
+    if not isinstance(names, list):
+        raise EventRejected(f"{what} is {names!r:.80}, not a list of names")
+    for name in names:
+        check_name(name, what)
+
+
+def _check_phase(phase: Any, what: str) -> None:
+    if phase not in ("train", "eval"):
+        raise EventRejected(f"{what} is {phase!r:.80}: use 'train' or 'eval'")
 
 
 def as_reward(value: Any, what: str = "reward") -> float:
@@ -395,3 +412,21 @@ def as_reward(value: Any, what: str = "reward") -> float:
             return real
         raise EventRejected(f"{what} {number} is not exact in float64 (integers are up to 2**53): give a float")
     raise EventRejected(f"{what} is {value!r:.80}: give a number")
+
+
+# What a field must be follows from its name, in every event; one whose default is None may be None.
+_RULES: Final[dict[str, Callable[[Any, str], object]]] = {
+    **dict.fromkeys(("agent", "instrument", "metric", "name", "run"), check_name),
+    **dict.fromkeys(("attempt", "entry", "env_index", "episode", "length", "number", "pid"), check_count),
+    **dict.fromkeys(("size", "start", "step", "stop", "to_seq"), check_count),
+    **dict.fromkeys(("path", "plan_hash", "reason", "sha256", "status", "timeframe"), _check_text),
+    **dict.fromkeys(("config", "metrics", "params", "versions"), _check_map),
+    "members": _check_names,
+    "phase": _check_phase,
+}
+_CHECKS: Final = {
+    kind: tuple(
+        (field.name, _RULES[field.name], field.default is None) for field in fields(event) if field.name in _RULES
+    )
+    for kind, event in REGISTRY.items()
+}

@@ -1,4 +1,4 @@
-"""One segment while it is written: through a map or by pwrite, the same bytes and the same promise; and the next, ready.
+"""One segment while it is written, through a map or by pwrite: the same bytes, the same promise. And the next, ready.
 
 A store into the map is in the kernel's page cache when it returns, as after pwrite, but costs no system call.
 """
@@ -6,33 +6,35 @@ A store into the map is in the kernel's page cache when it returns, as after pwr
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import warnings
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from journal import cell, segment
 from journal.cell import CELL
-from journal.context import Context
 from journal.errors import DiskFull, JournalFailed
 from journal.storage import File, Storage
 
 _PWRITE_FROM: Final = 16 << 10
-"""Bytes: a larger payload is written by pwrite also where the segment is mapped; page faults cost more than the call."""
+"""Bytes: a larger payload is written by pwrite also into a mapped segment; page faults cost more than the call."""
+_RETRY: Final = 1.0
+"""Seconds until a spare that could not be prepared is tried again."""
+_POLL: Final = 0.05
+"""Seconds: an interrupt may swallow a wake-up, so nobody waits for one for ever."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class LiveSegment:
-    """A segment of this writer. `put(buffer, offset, crc, body)` publishes one cell; `offset` counts bytes of the file."""
+    """A segment of this writer. `put(buffer, offset, crc, body)` publishes a cell at a byte offset of the file."""
 
     def __init__(self, file: File, header: segment.Header, *, mapped: bool) -> None:
         self.file = file
         self.header = header
         self.path = segment.path_of(header.ordinal)
         self.position = 0
-        self.end = 0
-        """Bytes of the file up to which it was filled; set when the writer has gone on to the next."""
+        self._begun = 0
         view = file.map() if mapped else None
         self.mapped = view is not None
         self.buffer: Any = file if view is None else view
@@ -44,14 +46,22 @@ class LiveSegment:
         return self.header.size - segment.RESERVE
 
     @property
+    def room(self) -> int:
+        """Bytes of cells that fit before the reserve, in a new segment."""
+        return self.limit - CELL
+
+    @property
     def seal_at(self) -> int:
         """The last byte offset at which a cell other than the seal may end."""
         return self.header.size - CELL
 
-    def begin(self, context: Context, seq: int, position: int, time_ns: int) -> int:
+    def begin(self, content: bytes, seq: int, position: int, time_ns: int) -> int:
         """Write the segment opened mark; returns the offset after it. Repeated after an interrupt, it starts anew."""
+        mark = segment.opened(content, seq, time_ns, salt=self.header.salt, position=position)
         self.position = position
-        mark = segment.opened(context, seq, time_ns, salt=self.header.salt, position=position)
+        self._begun, stale = len(mark), self._begun
+        if stale > len(mark):
+            self.write(CELL + len(mark), bytes(stale - len(mark)))
         self.write(CELL + CELL, mark[CELL:])
         self.write(CELL, mark[:CELL])
         return CELL + len(mark)
@@ -100,118 +110,159 @@ def no_space(error: OSError) -> bool:
     return error.errno in _NO_SPACE
 
 
+def by_system(error: BaseException) -> bool:
+    """Did the system raise it? A signal's handler may raise `TimeoutError`, which is an `OSError` without a number."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def failure(error: OSError, doing: str) -> JournalFailed:
     """The journal's error for a system's error."""
     if no_space(error):
         return DiskFull(f"no space left while {doing}: nothing recorded was lost; free some space and go on")
     return JournalFailed(
         f"{doing} failed: {error.strerror or error}; what was promised is safe, nothing more is promised: "
-        "mend the disk and open the journal again"
+        "remove the cause and open the journal again"
     )
 
 
 class Spares:
-    """Keeps the next segment ready, in a thread of its own, so that a rotation needs no system call."""
+    """Keeps the next segment ready, in a thread of its own, so that a rotation needs no system call.
+
+    The writer's side (`take`, `entered`) is called under the log's lock; Ctrl-C may interrupt it at any instant. So the
+    sides share plain attributes and queues written in C, never a `Condition`, whose lock an interrupt can leave
+    taken. While `_preparing` the spare is the thread's, else the writer's.
+    """
 
     def __init__(
-        self, storage: Storage, journal_id: bytes, ordinal: int, *, mapped: bool, clock: Callable[[], int]
+        self,
+        storage: Storage,
+        journal_id: bytes,
+        ordinal: int,
+        *,
+        mapped: bool,
+        clock: Callable[[], int],
+        entropy: Callable[[int], bytes],
     ) -> None:
         self._storage = storage
         self._journal_id = journal_id
         self._ordinal = ordinal
         self._mapped = mapped
         self._clock = clock
+        self._entropy = entropy
         self._size = segment.SIZE_MIN
         self._zeros = True
         self._spare: LiveSegment | None = None
         self._error: OSError | None = None
+        self._preparing = False
         self._warned = False
         self._stopped = False
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._wanted: SimpleQueue[None] = SimpleQueue()
+        self._ready: SimpleQueue[None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._keep_ready, name="journal-spare", daemon=True)
+
+    def start(self) -> None:
+        """Begin to prepare."""
+        self._thread.start()
 
     def take(self, needed: int) -> LiveSegment:
-        """A segment with room for `needed` bytes of cells. Waits for the disk; raises `DiskFull` or `JournalFailed`."""
-        with self._changed:
-            if self._thread is not None:
-                if self._spare is None and self._error is None:
-                    self._zeros = False  # The writer outruns the disk: from here on, only allocate.
-                while self._spare is None and self._error is None:
-                    self._changed.wait()
-            spare, self._spare = self._spare, None
-            if spare is not None and spare.limit - needed < 2 * CELL + CELL * cell.EXTENT_MAX // 64:
-                if spare.limit < needed + (1 << 16):
-                    self._drop(spare)
-                    spare = None
-            if spare is None:
-                if self._error is not None:
-                    raise failure(self._error, f"preparing segment {self._ordinal}")
-                spare = self._make(needed)
-            self._ordinal = spare.header.ordinal + 1
-            self._size = min(max(self._size, 1) * 2, segment.SIZE_MAX)
-            if self._thread is None and not self._stopped:
-                self._thread = threading.Thread(target=self._keep_ready, name="journal-spare", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-            return spare
+        """A segment with room for `needed` bytes of cells; the same again, until `entered` says that it is in use.
+
+        Waits for the disk; raises `DiskFull` or `JournalFailed`.
+        """
+        while self._preparing and self._thread.is_alive():
+            if self._error is not None:
+                raise failure(self._error, f"preparing segment {self._ordinal}") from self._error
+            self._zeros = False  # The writer outruns the disk: from here on, only allocate.
+            wait(self._ready, _POLL)
+        spare = self._spare
+        if spare is not None and spare.room < needed:
+            self._spare = None
+            self._drop(spare)
+        if self._spare is None:
+            try:
+                self._spare = self._make(needed)
+            except OSError as error:
+                raise failure(error, f"preparing segment {self._ordinal}") from error
+        return self._spare
+
+    def entered(self, taken: LiveSegment) -> None:
+        """The writer goes on in `taken`: prepare the one after it. Safe to repeat."""
+        if self._spare is taken:
+            self._ordinal = taken.header.ordinal + 1
+            self._size = min(2 * taken.header.size, segment.SIZE_MAX)
+            self._preparing, self._spare = True, None
+        self._wanted.put(None)
 
     def stop(self) -> None:
-        """End the thread and remove the unused spare."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        if self._thread is not None:
+        """End the thread."""
+        self._stopped = True
+        self._wanted.put(None)
+        if self._thread.is_alive():
             self._thread.join()
-        if self._spare is not None:
-            self._drop(self._spare)
-            self._spare = None
+
+    def discard(self) -> None:
+        """Remove the unused spare; the thread has ended."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._drop(spare)
+
+    @property
+    def running(self) -> bool:
+        """Is the thread at work? Then a segment may still appear."""
+        return self._thread.is_alive()
 
     def abandon(self) -> None:
         """In a forked child: forget the spare; it is the parent's."""
-        self._stopped = True
         if self._spare is not None:
             self._spare.file.close()
             self._spare = None
 
     def _make(self, needed: int = 0) -> LiveSegment:
-        size = max(self._size, -(-(needed + segment.RESERVE + (1 << 17)) // CELL) * CELL)
-        header = segment.Header(
-            self._journal_id, self._ordinal, int.from_bytes(os.urandom(4), "little"), size, self._clock()
-        )
-        try:
-            return create(self._storage, header, mapped=self._mapped, zeros=self._zeros)
-        except OSError as error:
-            raise failure(error, f"preparing segment {self._ordinal}") from error
+        size = max(self._size, CELL + needed + segment.RESERVE)
+        salt = int.from_bytes(self._entropy(4), "little")
+        header = segment.Header(self._journal_id, self._ordinal, salt, size, self._clock())
+        return create(self._storage, header, mapped=self._mapped, zeros=self._zeros)
 
     def _drop(self, spare: LiveSegment) -> None:
         spare.file.close()
         _remove(self._storage, spare.path)
 
     def _keep_ready(self) -> None:
-        while True:
-            with self._changed:
-                while self._spare is not None and not self._stopped:
-                    self._changed.wait()
-                if self._stopped:
-                    return
+        while not self._stopped:
+            if not self._preparing:
+                wait(self._wanted, None)
+                continue
             try:
-                spare, error = self._make(), None
-            except JournalFailed as failed:
-                spare, error = None, failed.__cause__
-            with self._changed:
-                self._spare = spare
-                self._error = error if isinstance(error, OSError) else None
-                self._changed.notify_all()
-                if error is not None:
-                    if not self._warned:
-                        self._warned = True
-                        warnings.warn(
-                            f"{self._storage.name}: the next segment cannot be prepared ({error}); recording goes on "
-                            "in this one, and it is tried again each second: free some space",
-                            RuntimeWarning,
-                            stacklevel=2,
-                        )
-                    self._changed.wait(1.0)
+                self._spare, self._error = self._make(), None
+                self._preparing = False
+                self._ready.put(None)
+            except OSError as error:
+                self._error = error
+                self._ready.put(None)
+                self._warn(error)
+                wait(self._wanted, _RETRY)
+
+    def _warn(self, error: OSError) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        try:
+            warnings.warn(
+                f"{self._storage.name}: the next segment cannot be prepared ({error}); recording goes on in this one, "
+                "and it is tried again each second: free some space",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        except RuntimeWarning:
+            pass  # The user's filter makes it an error; in this thread there is nobody to catch it.
+
+
+def wait(queue: SimpleQueue[None], seconds: float | None) -> None:
+    """Until something is put into `queue`, or the time is over."""
+    try:
+        queue.get(timeout=seconds)
+    except Empty:
+        pass
 
 
 def _remove(storage: Storage, path: str) -> None:

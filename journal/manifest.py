@@ -15,7 +15,7 @@ from crc32c import crc32c
 from journal import chain as chains
 from journal import segment
 from journal.context import Context
-from journal.errors import CorruptJournal, NotAJournal, UnsupportedFormat
+from journal.errors import CorruptJournal, JournalFailed, NotAJournal, UnsupportedFormat
 from journal.storage import Storage
 from journal.storage import replace as replace_file
 
@@ -33,6 +33,27 @@ class Base:
     seq: int
     chain: bytes
     context: Context = field(default_factory=Context)
+
+    def as_payload(self) -> dict[str, Any]:
+        """Itself as what JSON holds."""
+        return {
+            "ordinal": self.ordinal,
+            "position": self.position,
+            "seq": self.seq,
+            "chain": self.chain.hex(),
+            "context": self.context.as_payload(),
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Base:
+        """The base that `as_payload` gave. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+        return cls(
+            payload["ordinal"],
+            payload["position"],
+            payload["seq"],
+            bytes.fromhex(payload["chain"]),
+            Context.from_payload(payload["context"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +78,7 @@ class Manifest:
         document = {
             "format": segment.FORMAT,
             "journal": self.journal_id.hex(),
-            "base": {
-                "ordinal": self.base.ordinal,
-                "position": self.base.position,
-                "seq": self.base.seq,
-                "chain": self.base.chain.hex(),
-                "context": self.base.context.as_payload(),
-            },
+            "base": self.base.as_payload(),
             "segments": [segment.path_of(ordinal) for ordinal in self.segments],
         }
         document["crc32c"] = f"{crc32c(_canonical(document)):08x}"
@@ -73,7 +88,8 @@ class Manifest:
     def read(cls, storage: Storage) -> Manifest:
         """The manifest of the journal in `storage`.
 
-        Raises `NotAJournal` where there is none, `UnsupportedFormat` for a newer one, `CorruptJournal` for a damaged one.
+        Raises `NotAJournal` where there is none, `UnsupportedFormat` for a newer one, `CorruptJournal` for a damaged
+        one, `JournalFailed` where the system cannot read it.
         """
         try:
             size = storage.size(PATH)
@@ -85,6 +101,11 @@ class Manifest:
                 f"{storage.name}: {'not a journal' if storage.exists('') else 'no such directory'}; "
                 "give a directory that holds a journal.json"
             ) from None
+        except OSError as error:
+            raise JournalFailed(
+                f"{storage.name}/{PATH} could not be read: {error.strerror or error}; nothing was changed: check the "
+                "disk and who may read it"
+            ) from error
         try:
             if len(raw) > SIZE_MAX:
                 raise ValueError("it is too large")
@@ -104,7 +125,7 @@ class Manifest:
 
     @classmethod
     def _from(cls, document: dict[str, Any]) -> Manifest:
-        base = document["base"]
+        base = Base.from_payload(document["base"])
         ordinals = []
         for path in document["segments"]:
             directory, _, name = path.rpartition("/")
@@ -112,21 +133,10 @@ class Manifest:
             if directory != segment.DIRECTORY or ordinal is None:
                 raise ValueError(f"it lists {path!r:.80} as a segment")
             ordinals.append(ordinal)
-        if ordinals and ordinals != list(range(base["ordinal"], base["ordinal"] + len(ordinals))):
+        if ordinals and ordinals != list(range(base.ordinal, base.ordinal + len(ordinals))):
             raise ValueError("its segments are not in sequence")
-        return cls(
-            bytes.fromhex(document["journal"]),
-            Base(
-                base["ordinal"],
-                base["position"],
-                base["seq"],
-                bytes.fromhex(base["chain"]),
-                Context.from_payload(base["context"]),
-            ),
-            tuple(ordinals),
-        )
+        return cls(bytes.fromhex(document["journal"]), base, tuple(ordinals))
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-

@@ -5,20 +5,19 @@ changes anything. In this order, each step durable before the next, so that a cr
 
     1. copy the torn tail to quarantine/
     2. list only the segments that stay; remove the others: wholly torn ones, spares, compaction's leftovers
-    3. sync every unsealed segment (what it adopts may be in the page cache only), seal it, cut it behind the seal
+    3. sync the last sealed and every unsealed segment (what they hold may be in the page cache only), seal the
+       unsealed, cut them behind the seal
     4. remove unfinished temp files
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from journal import cell, chain, segment
 from journal.cell import CELL
 from journal.context import Context
-from journal.errors import JournalFailed
+from journal.live import failure
 from journal.manifest import Base, Manifest
 from journal.storage import Storage, replace
 from journal.walk import Piece, Walk
@@ -47,32 +46,32 @@ def recover(storage: Storage, manifest: Manifest, time_ns: int) -> tuple[Recover
     `CorruptJournal`, `UnsupportedFormat` or `JournalFailed` with nothing changed.
     """
     walk = Walk(storage, manifest)
-    promised = manifest.base.seq
-    pieces = 0
-    for piece in walk:
-        pieces += 1
-        # A sealed segment may be a big one; only the unsealed are needed again.
-        promised = walk.promise.events
-    context = walk.context()
-    with _reporting():
-        return _repair(storage, manifest, walk, promised, context, time_ns)
+    context = walk.run().context()
+    try:
+        return _repair(storage, manifest, walk, context, time_ns)
+    except OSError as error:
+        raise failure(error, f"recovering {storage.name}") from error
 
 
 def _repair(
-    storage: Storage, manifest: Manifest, walk: Walk, promised: int, context: Context, time_ns: int
+    storage: Storage, manifest: Manifest, walk: Walk, context: Context, time_ns: int
 ) -> tuple[Recovered, Manifest, Base]:
     torn = walk.torn
     quarantined = _quarantine(storage, walk)
 
-    unwanted = [*walk.leftover, *walk.empty, *(torn.later if torn else ())]
-    keep = tuple(o for o in walk.ordinals if o not in set(unwanted))
-    if keep != manifest.segments:
+    unwanted = {*walk.leftover, *walk.empty, *(torn.later if torn else ())}
+    keep = tuple(ordinal for ordinal in walk.ordinals if ordinal not in unwanted)
+    if keep == manifest.segments:
+        storage.sync_directory("")  # Whoever wrote it may have died before this.
+    else:
         manifest = manifest.with_segments(keep)
         manifest.write(storage)
-    for ordinal in reversed(unwanted):
+    for ordinal in sorted(unwanted, reverse=True):
+        # One by one from the end, also for a power cut: a gap in the sequence would look like a loss.
         storage.remove(segment.path_of(ordinal))
-    if unwanted:
         storage.sync_directory(segment.DIRECTORY)
+    if walk.last_sealed is not None:
+        _sync(storage, walk.last_sealed)
 
     position, seq, value = walk.position, walk.seq, walk.chain
     unsealed = [piece for piece in walk.unsealed if piece.header.ordinal in keep]
@@ -91,7 +90,7 @@ def _repair(
 
     done = Recovered(
         crashed=bool(walk.unsealed or torn),
-        adopted_events=seq - promised,
+        adopted_events=seq - walk.promise.events,
         torn_events=torn.events if torn else 0,
         torn_bytes=torn.bytes if torn else 0,
         quarantined=quarantined,
@@ -104,18 +103,9 @@ def _repair(
 
 def _quarantine(storage: Storage, walk: Walk) -> tuple[str, ...]:
     """Keep the torn bytes as evidence before anything is cut. Never overwrites what was kept earlier."""
-    torn = walk.torn
-    if torn is None:
-        return ()
-    wanted = []
-    if not torn.later or torn.ordinal not in torn.later:
-        piece = walk.last
-        assert piece is not None
-        wanted.append((torn.ordinal, torn.index, bytes(piece.raw[torn.index * CELL :])))
-    wanted += [(o, 0, storage.read(segment.path_of(o), CELL)) for o in torn.later]
     kept = []
-    for ordinal, index, data in wanted:
-        data = data.rstrip(b"\0")
+    for ordinal, index in walk.torn.parts if walk.torn else ():
+        data = storage.read(segment.path_of(ordinal), (index + 1) * CELL).rstrip(b"\0")
         if not data:
             continue
         path = name = f"{QUARANTINE}/{ordinal:08d}-{index}"
@@ -162,6 +152,14 @@ def _seal(storage: Storage, piece: Piece, value: bytes, time_ns: int) -> bytes:
     return chain.extend(value, (mark,))
 
 
+def _sync(storage: Storage, path: str) -> None:
+    file = storage.open(path)
+    try:
+        file.sync()
+    finally:
+        file.close()
+
+
 def _cut(storage: Storage, piece: Piece) -> None:
     file = storage.open(piece.path)
     try:
@@ -169,14 +167,3 @@ def _cut(storage: Storage, piece: Piece) -> None:
         file.sync()
     finally:
         file.close()
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise JournalFailed(
-            f"recovery could not finish: {error.strerror or error} ({error.filename or 'journal'}); "
-            "nothing promised was lost: mend the disk and open the journal again"
-        ) from error

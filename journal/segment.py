@@ -66,9 +66,9 @@ class Header:
 
     def pack(self) -> bytes:
         """The 64 bytes."""
-        body = HEADER.pack(
-            MAGIC, FORMAT, self.salt, self.journal_id, self.ordinal, self.size, self.created_ns, 0, 0
-        )[:-4]
+        body = HEADER.pack(MAGIC, FORMAT, self.salt, self.journal_id, self.ordinal, self.size, self.created_ns, 0, 0)[
+            :-4
+        ]
         return body + crc32c(body).to_bytes(4, "little")
 
     @classmethod
@@ -90,10 +90,12 @@ class Header:
         return cls(journal_id, ordinal, salt, size, created_ns)
 
 
-def opened(context: Context, seq: int, time_ns: int, *, salt: int, position: int) -> bytes:
-    """The *segment opened* mark with its payload cells: first seq, position, and what a reader must know here."""
-    payload = events.pack(context.as_payload(), "the name table")
-    head = cell.pack_head(
-        cell.SEGMENT_OPENED, seq, time_ns, payload, salt=salt, at=position, episode=position
-    )
-    return head + payload + bytes(cell.extent_of(len(payload))[1])
+def opened(content: bytes, seq: int, time_ns: int, *, salt: int, position: int) -> bytes:
+    """The *segment opened* mark with its payload cells: first seq, position, and `content` (see `content_of`)."""
+    head = cell.pack_head(cell.SEGMENT_OPENED, seq, time_ns, content, salt=salt, at=position, episode=position)
+    return head + content + bytes(cell.extent_of(len(content))[1])
+
+
+def content_of(context: Context) -> bytes:
+    """What a reader must know at a segment's first cell, packed; `Context` is bounded, so that it always fits."""
+    return events.pack(context.as_payload(), "the name table")

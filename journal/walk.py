@@ -18,19 +18,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
-from journal import arrays, cell, chain, events, segment
+from journal import arrays, cell, chain, events, evidence, segment
 from journal.arrays import Cells, Index
 from journal.cell import CELL
-from journal.context import Context
+from journal.context import KINDS, Context
 from journal.errors import CorruptJournal, JournalFailed
 from journal.manifest import Manifest
 from journal.storage import Storage
 
-_RETRIES: Final = 5
-"""How often a live segment is read again before what looks like damage is called damage."""
+_PATIENCE: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""Seconds to wait before a live segment is read again; after the last, what looks like damage is called damage."""
 _PROMISED: Final = "a promised cell does not check"
 _REMADE: Final = "promised cells were changed and their checksums made anew: the chain does not match"
 _MISSING: Final = "this segment of the journal is missing: it was removed from outside"
@@ -84,14 +83,20 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Torn:
-    """The log ends at cell `index` of segment `ordinal`; what lies there and in `later` segments was never promised."""
+    """The end of the log that was never promised and does not check, or lies behind what does not."""
 
-    ordinal: int
-    index: int
+    parts: tuple[tuple[int, int], ...]
+    """(ordinal of a segment, index of the first cell in it that is let go), in order."""
     bytes: int
+    """How many, but for the zeros at each part's end."""
     events: int
+    """Good ones among them, that cannot be kept because something before them is bad."""
     reason: str
-    later: tuple[int, ...] = ()
+
+    @property
+    def later(self) -> frozenset[int]:
+        """The segments that are let go whole."""
+        return frozenset(ordinal for ordinal, index in self.parts if index == 0)
 
 
 class Walk:
@@ -120,6 +125,8 @@ class Walk:
         self.leftover: list[int] = []
         """Segments below the base: compacted, not yet unlinked."""
         self.last: Piece | None = None
+        self.last_sealed: str | None = None
+        """Path of the last sealed segment: its seal may be in the page cache only."""
         self.ordinals = self._list()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -129,8 +136,10 @@ class Walk:
                 self.last = piece
                 if not piece.sealed:
                     self.unsealed.append(piece)
-                elif piece.size > piece.offset(piece.end):
-                    self.excess.append(piece)
+                else:
+                    self.last_sealed = piece.path
+                    if piece.size > piece.offset(piece.end):
+                        self.excess.append(piece)
                 yield piece
             if self.torn is not None:
                 break
@@ -179,7 +188,7 @@ class Walk:
     def _piece(self, ordinal: int) -> Piece | None:
         """One segment, read again a few times where a live writer may just be changing it."""
         state = (self.position, self.seq, self.promise, self.chain)
-        for _ in range(_RETRIES if self.live else 0):
+        for pause in _PATIENCE if self.live else ():
             try:
                 piece = self._read(ordinal)
                 if self.torn is None:
@@ -188,7 +197,7 @@ class Walk:
                 pass
             self.position, self.seq, self.promise, self.chain = state
             self.torn = None
-            time.sleep(0.002)
+            time.sleep(pause)
         return self._read(ordinal)
 
     def _read(self, ordinal: int) -> Piece | None:
@@ -204,7 +213,8 @@ class Walk:
             # It was on disk before the segment had this name, so no power cut explains it.
             if ordinal in self.manifest.segments:
                 raise CorruptJournal(path, 0, self.seq, header)
-            return self._bad_start(ordinal, data, header)
+            self._bad_start(ordinal, header)
+            return None
         if header.journal_id != self.manifest.journal_id:
             raise CorruptJournal(path, 0, self.seq, "this segment belongs to another journal")
         if header.ordinal != ordinal:
@@ -216,13 +226,16 @@ class Walk:
         raw = memoryview(data)[CELL:]
         cells = arrays.view(raw)
         if not len(cells) or not int(cells["kind"][0]):
-            if any(raw):
-                return self._bad_start(ordinal, data, "the first cell is not a segment opened mark")
+            if any_set(raw):
+                self._bad_start(ordinal, "the first cell is not a segment opened mark")
+                return None
             if len(data) != header.size:
                 raise CorruptJournal(path, len(data), self.seq, "the file was cut: it is neither whole nor sealed")
-            if ordinal != self.ordinals[-1]:
-                return self._bad_start(ordinal, data, "the segment is empty and others follow")
             self.empty.append(ordinal)
+            return None
+        if self.empty:
+            self._bad_start(self.empty[0], "the segment is empty and others follow")
+            self.empty.clear()
             return None
         claimed = int(cells["episode"][0])
         good_mark = (
@@ -230,10 +243,12 @@ class Walk:
             and arrays.first_bad(raw, cells, np.arange(1), header.salt, claimed) is None
         )
         if not good_mark:
-            return self._bad_start(ordinal, data, "the segment opened mark does not check")
+            self._bad_start(ordinal, "the segment opened mark does not check")
+            return None
         if claimed != self.position or int(cells["seq"][0]) != self.seq:
-            # The mark is good, so what is missing lies before it, at the end of the last segment (never promised: torn).
-            return self._bad_start(ordinal, data, "cells are missing before this segment")
+            # The mark is good, so what is missing lies before it, at the last segment's end (if never promised: torn).
+            self._bad_start(ordinal, "cells are missing before this segment")
+            return None
         return self._check(ordinal, path, header, raw, cells, len(data))
 
     def _check(
@@ -277,16 +292,15 @@ class Walk:
         bad_reason = None
         if not sealed and any_set(rest):
             bad_reason = "a cell does not check"
-        piece = Piece(
-            header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size, bad_reason
-        )
+        piece = Piece(header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size, bad_reason)
         seq = self.seq + int(takes[: len(found)].sum())
-        if not sealed and (bad_reason or ordinal != self.ordinals[-1]) and self._promised_beyond(ordinal, piece, raw, cells):
+        followed = ordinal != self.ordinals[-1]
+        if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):
             raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)
         if not sealed and size != header.size:
             raise CorruptJournal(path, size, seq, "the file was cut from outside: it is neither whole nor sealed")
         if bad_reason:
-            self._tear(ordinal, piece, bad_reason)
+            self._tear(ordinal, end, bad_reason)
         self.promise = promise
         self.position += end
         self.seq = seq
@@ -298,57 +312,37 @@ class Walk:
             self.position += 1
         return piece
 
-    def _bad_start(self, ordinal: int, data: bytes, reason: str) -> None:
+    def _bad_start(self, ordinal: int, reason: str) -> None:
         """A segment that cannot be read from its start: torn if nothing was promised from here on, else corrupt."""
-        later = tuple(o for o in self.ordinals if o >= ordinal)
-        if self._any_promise(later, self.position - bool(self.unsealed)):
+        if self._promised(ordinal, self.position - bool(self.unsealed)):
             raise CorruptJournal(segment.path_of(ordinal), 0, self.seq, reason)
-        at = self.last.end if self.last is not None else 0
-        before = self.last.header.ordinal if self.last is not None else ordinal
-        self.torn = Torn(before, at, len(data.rstrip(b"\0")), 0, reason, later)
+        self._tear(ordinal, 0, reason)
 
-    def _tear(self, ordinal: int, piece: Piece, reason: str) -> None:
-        rest = piece.raw[piece.end * CELL :]
-        after = piece.cells[piece.end :]
-        lost = 0
-        for at in np.flatnonzero((after["kind"] != 0) & (after["kind"] < cell.MARK_FIRST)).tolist():
-            index = piece.end + at
-            whole = index + 1 + int(piece.cells["extent"][index]) <= len(piece.cells)
-            one = np.array([index])
-            if whole and arrays.first_bad(piece.raw, piece.cells, one, piece.header.salt, piece.position) is None:
-                lost += int(arrays.takes(piece.cells[one])[0])
-        later = tuple(o for o in self.ordinals if o > ordinal)
-        self.torn = Torn(ordinal, piece.end, len(bytes(rest).rstrip(b"\0")), lost, reason, later)
+    def _tear(self, ordinal: int, index: int, reason: str) -> None:
+        """Let go of everything from cell `index` of a segment on."""
+        parts = ((ordinal, index), *((later, 0) for later in self.ordinals if later > ordinal))
+        size = lost = 0
+        for part, start in parts if not self.live else ():
+            raw, header = self._cells_of(part)
+            size += len(bytes(raw[start * CELL :]).rstrip(b"\0"))
+            if isinstance(header, segment.Header):
+                lost += evidence.good_events(raw, header.salt, start)
+        self.torn = Torn(parts, size, lost, reason)
 
-    def _promised_beyond(self, ordinal: int, piece: Piece, raw: memoryview, cells: Cells) -> bool:
-        """Does any valid promise, here or in a later segment, cover the cell at `piece.end`?"""
-        limit = piece.position + piece.end
-        if any(p.position > limit for p in promises(raw, cells, piece.header.salt, piece.position, piece.end)):
-            return True
-        return self._any_promise(tuple(o for o in self.ordinals if o > ordinal), limit)
+    def _cells_of(self, ordinal: int) -> tuple[memoryview, segment.Header | str]:
+        path = segment.path_of(ordinal)
+        try:
+            data = self.storage.read(path, 0, segment.SIZE_LIMIT)
+        except OSError as error:
+            raise _failed(path, error) from error
+        return memoryview(data)[CELL:], segment.Header.parse(data, path)
 
-    def _any_promise(self, ordinals: tuple[int, ...], limit: int) -> bool:
-        """Does a receipt or seal in one of these segments cover the cell at position `limit`?
-
-        Where a segment's first mark is damaged its position is unknown, so the one that a receipt's own crc implies
-        is taken: it must agree with what the receipt states.
-        """
-        for ordinal in ordinals:
-            try:
-                data = self.storage.read(segment.path_of(ordinal), 0, segment.SIZE_LIMIT)
-            except OSError as error:
-                raise _failed(segment.path_of(ordinal), error) from error
-            header = segment.Header.parse(data, segment.path_of(ordinal))
-            if isinstance(header, str):
-                continue
-            raw = memoryview(data)[CELL:]
-            cells = arrays.view(raw)
-            kinds = cells["kind"]
-            for at in np.flatnonzero((kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)).tolist():
-                stated = _promise_at(cells, at)
-                implied = int(cells["crc"][at]) ^ crc32c(raw[at * CELL + 4 : (at + 1) * CELL], header.salt)
-                back = (implied - stated.position) & 0xFFFFFFFF
-                if stated.position > limit and back <= at:
+    def _promised(self, ordinal: int, limit: int) -> bool:
+        """Does any receipt or seal, in this segment or a later one, cover the cell at position `limit`?"""
+        for later in self.ordinals:
+            if later >= ordinal:
+                raw, header = self._cells_of(later)
+                if isinstance(header, segment.Header) and evidence.covers(raw, header.salt, limit):
                     return True
         return False
 
@@ -365,31 +359,25 @@ class Walk:
             self.position = piece.position
 
 
-def promises(raw: memoryview, cells: Cells, salt: int, position: int, start: int) -> Iterator[Promise]:
-    """Every valid receipt and seal at index `start` or later, wherever it stands: used only to judge damage before it."""
-    kinds = cells["kind"][start:]
-    for at in (np.flatnonzero((kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)) + start).tolist():
-        if arrays.first_bad(raw, cells, np.array([at]), salt, position) is None:
-            stated = _promise_at(cells, at)
-            if stated.position <= position + at:
-                yield stated
-
-
 def context_after(piece: Piece) -> Context:
-    """The context at the end of a segment: the one its first mark carries, and its rare events taken in."""
+    """The context at the end of a segment: the one its first mark carries, and the events that change it taken in."""
     context = opening_context(piece)
     kinds = piece.cells["kind"][piece.heads]
-    rare = piece.heads[(kinds != cell.REWARDED) & (kinds != cell.REWARDS) & (kinds < cell.MARK_FIRST)]
-    for at in rare.tolist():
+    for at in piece.heads[np.isin(kinds, KINDS)].tolist():
         one = piece.cells[at]
         payload = arrays.payload(piece.raw, piece.cells, at)
+        try:
+            content = events.unpack(payload) if len(payload) else None
+        except ValueError as error:
+            reason = f"an event makes no sense: {error}"
+            raise CorruptJournal(piece.path, piece.offset(at), int(one["seq"]), reason) from error
         context.apply(
             int(one["kind"]),
             int(one["flags"]),
             int(one["agent"]),
             int(one["env_index"]),
             int(one["episode"]),
-            events.unpack(payload) if len(payload) else None,
+            content,
         )
     return context
 

@@ -13,7 +13,8 @@ A `Storage` is one directory tree. Paths are relative, with `/`, and never lead 
     storage.rename("segments/00000000.seg.tmp", "segments/00000000.seg")
     storage.sync_directory("segments")  # the name survives a power cut
 
-What is believed of a file system: docs/guarantees.md, "Assumptions". Every method raises `OSError` when the system fails.
+What is believed of a file system: docs/guarantees.md, "Assumptions". Where the system fails, each method raises
+`OSError`.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class LockHeld(OSError):
 
 
 def inside(path: str) -> str:
-    """`path` if it is relative and stays below the tree; else `ValueError`. Every path read from a journal passes here."""
+    """`path` if it is relative and stays below the tree, else `ValueError`: for every path read from a journal."""
     parts = path.split("/")
     if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
         raise ValueError(f"path {path!r:.200} does not stay inside the journal")

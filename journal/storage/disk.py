@@ -107,6 +107,9 @@ class DiskLock:
         self._fd = fd
 
     def release(self) -> None:
+        if self._fd >= 0:
+            # A child that was forked without telling Python still has the handle: closing ours would not unlock.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.drop()
 
     def drop(self) -> None:
@@ -145,9 +148,9 @@ class DiskStorage:
         # O_NOFOLLOW: a link planted in a journal does not lead the reader out of it.
         fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if length is None:
-                length = max(0, os.fstat(fd).st_size - offset)
-            return _read(fd, offset, length)
+            # Bounded by the file, not only by the caller: a pread allocates all that it is asked for.
+            rest = max(0, os.fstat(fd).st_size - offset)
+            return _read(fd, offset, rest if length is None else min(rest, length))
         finally:
             os.close(fd)
 
@@ -156,10 +159,12 @@ class DiskStorage:
         try:
             if size:
                 _reserve(fd, size, zeros)
+            return DiskFile(fd, size, self.mappable)
         except BaseException:
+            # Half a file on a full disk would keep the space that others need.
             os.close(fd)
+            os.unlink(self._path(path))
             raise
-        return DiskFile(fd, size, self.mappable)
 
     def open(self, path: str) -> DiskFile:
         fd = os.open(self._path(path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -301,22 +306,24 @@ def _sync_directory(full: str) -> None:
 
 
 def _holders(status: os.stat_result) -> tuple[int, ...]:
-    """The processes that have this file open, as far as /proc shows them, but ourselves only if alone."""
+    """The other processes that have this file open, as far as /proc shows them."""
     pids = set()
-    try:
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
+    for process in _entries("/proc"):
+        if process.isdigit() and int(process) != os.getpid():
+            for handle in _entries(f"/proc/{process}/fd"):
                 try:
-                    for fd in os.scandir(f"/proc/{entry}/fd"):
-                        seen = os.stat(fd.path)
-                        if (seen.st_dev, seen.st_ino) == (status.st_dev, status.st_ino):
-                            pids.add(int(entry))
+                    if os.path.samestat(os.stat(f"/proc/{process}/fd/{handle}"), status):
+                        pids.add(int(process))
                 except OSError:
                     continue
+    return tuple(sorted(pids))
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
     except OSError:
-        return ()
-    others = pids - {os.getpid()}
-    return tuple(sorted(others or pids))
+        return []
 
 
 def _noted_pid(noted: str) -> tuple[int, ...]:
