@@ -1,0 +1,29 @@
+"""training-journal, reading: state is what replaying the log gives, and there is no second truth.
+
+    import replay
+
+    state = replay.load("runs/fx")
+    state.totals                         # pandas DataFrame: cumulative totals per agent
+    state.resume("PPO")                  # where PPO goes on
+    replay.verify("runs/fx").status      # "clean", "torn" or "corrupt"
+    for batch in replay.events("runs/fx"):
+        ...                              # pyarrow.RecordBatch, one row per event
+
+Nothing here writes a segment; `journal` does.
+"""
+
+import journal
+
+if getattr(journal, "DISTRIBUTION", None) != "training-journal":
+    raise ImportError(
+        f"the package `journal` in {journal.__file__} is not training-journal's: rename it, or take it off sys.path"
+    )
+
+from replay.fold import fold
+from replay.loading import events, load
+from replay.resume import ResumePoint
+from replay.state import State, merge
+
+DISTRIBUTION = "training-journal"
+
+__all__ = ["ResumePoint", "State", "events", "fold", "load", "merge"]

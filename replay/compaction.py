@@ -1,0 +1,352 @@
+"""Compaction: sealed segments become history and a snapshot; nothing is removed before its replacement is durable.
+
+    write history, sync, make the segments again from it and compare, rename, sync history/
+    → snapshot likewise                                                       (the same state, now loaded quickly)
+    → journal.json: the live log begins behind the last compacted segment     (from here on history is what is read)
+    → remove the segments, sync segments/
+
+Killed at any step, running it again ends in the same place: up to journal.json the segments are the truth and what
+lies there above the base is made anew or, where it is right, kept; behind it the segments are only leftovers.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import IO, Final
+
+from journal import segment
+from journal.cell import CELL
+from journal.errors import CorruptJournal, JournalFailed, JournalLocked
+from journal.live import by_system, failure
+from journal.manifest import Base, Manifest
+from journal.recovery import recover
+from journal.storage import LockHeld, Storage
+from journal.walk import Piece, Walk, context_after
+from journal.writer import LOCK_PATH
+from replay import history, snapshot
+from replay.history import Description, HistoryWriter, Span
+from replay.loading import Place, load, storage_of
+from replay.progress import Progress, silent
+from replay.snapshot import HistoryNote
+
+EVENTS_MAX: Final = 8_000_000
+BYTES_MAX: Final = 256 << 20
+"""How much of the log one history file covers, at most; a single segment may be more."""
+KEPT_SNAPSHOTS: Final = 2
+"""The newest ones stay: if one is damaged, the other serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction did, or (`dry_run`) would do."""
+
+    segments: int
+    """How many segments went into history."""
+    history: tuple[str, ...]
+    """The history files that hold them."""
+    snapshot: str | None
+    """The snapshot that was made; None where the newest one was up to date."""
+    bytes_before: int
+    """Segments, history and snapshots together, before …"""
+    bytes_after: int
+    """… and after."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The segments of one history file: what lies between two places of the log."""
+
+    base: Base
+    end: Base
+
+    @property
+    def span(self) -> Span:
+        return Span(self.base.seq, self.end.seq - 1)
+
+    @property
+    def ordinals(self) -> range:
+        return range(self.base.ordinal, self.end.ordinal)
+
+
+def compact(place: Place, *, dry_run: bool = False, progress: Progress = silent) -> Compacted:
+    """Turn everything in the live log into history, with a snapshot of the state at its end. Durable when it returns.
+
+    Recovers the log first, if it was not closed. Running it again with nothing new changes nothing, except that a
+    damaged or missing snapshot is made anew. `dry_run` changes nothing at all: it does the work to nowhere, so that it
+    knows the sizes, and takes as long.
+
+    Raises `JournalLocked` beside a running training, `CorruptJournal`, `NotAJournal`, `UnsupportedFormat`,
+    `JournalFailed` and its child `DiskFull`; nothing is lost then. Memory: two segments and a row group, and the state.
+    """
+    storage = storage_of(place)
+    manifest = Manifest.read(storage)
+    with _reporting(storage):
+        if dry_run:
+            if storage.locked(LOCK_PATH):
+                raise JournalLocked(f"{storage.name}: a training writes this journal; compact it when that has ended")
+            return _rehearse(storage, manifest, progress)
+        with _locked(storage):
+            before = _size(storage)
+            manifest = recover(storage, Manifest.read(storage), time.time_ns())[1]
+            return _compact(storage, manifest, before, progress)
+
+
+def _compact(storage: Storage, manifest: Manifest, before: int, progress: Progress) -> Compacted:
+    stretches, end = _plan(storage, manifest)
+    strays = _strays(storage, manifest, end)
+    if not stretches and _up_to_date(storage, manifest):
+        return Compacted(0, (), None, before, _size(storage))
+
+    step = _steps(storage, manifest.base, end, progress)
+    notes = _notes(storage, manifest)
+    for stretch in stretches:
+        told = _make_history(storage, manifest, stretch, step)
+        notes.append(HistoryNote(told.path, told.size, told.sha256))
+    made = _make_snapshot(storage, end, notes)
+    for path in strays:
+        # From the next step on they would lie below the base, where everything counts.
+        if path not in (made, *(note.path for note in notes)):
+            storage.remove(path)
+            storage.sync_directory(path.partition("/")[0])
+
+    if stretches:
+        replace(manifest, base=end, segments=()).write(storage)
+        for ordinal in range(manifest.base.ordinal, end.ordinal):
+            storage.remove(segment.path_of(ordinal))
+        storage.sync_directory(segment.DIRECTORY)
+    for last in snapshot.seqs(storage)[KEPT_SNAPSHOTS:]:
+        storage.remove(snapshot.path_of(last))
+    storage.sync_directory(snapshot.DIRECTORY)
+    return _compacted(stretches, made, before, _size(storage))
+
+
+def _rehearse(storage: Storage, manifest: Manifest, progress: Progress) -> Compacted:
+    """What `_compact` would do, with everything written to nowhere."""
+    before = after = _size(storage)
+    stretches, end = _plan(storage, manifest)
+    _strays(storage, manifest, end)
+    if not stretches and _up_to_date(storage, manifest):
+        return Compacted(0, (), None, before, after)
+    step = _steps(storage, manifest.base, end, progress)
+    notes = _notes(storage, manifest)
+    for stretch in stretches:
+        size, sha256 = _write_history(storage, manifest, stretch, _Nowhere(), step)
+        notes.append(HistoryNote(stretch.span.path, size, sha256))
+        after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
+    after += snapshot.write(_Nowhere(), load(storage), end, notes)[0]
+    after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[KEPT_SNAPSHOTS - 1 :])
+    return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
+
+
+def _compacted(stretches: list[_Stretch], made: str, before: int, after: int) -> Compacted:
+    files = tuple(stretch.span.path for stretch in stretches)
+    return Compacted(sum(len(stretch.ordinals) for stretch in stretches), files, made, before, after)
+
+
+# -- what is to be done ------------------------------------------------------------------------------------------------
+
+
+def _plan(storage: Storage, manifest: Manifest) -> tuple[list[_Stretch], Base]:
+    """The live log in stretches of bounded size, and where they end.
+
+    The same log gives the same stretches, so that the files of a killed compaction fit. A segment without events never begins a stretch: a history file has events.
+    """
+    stretches = []
+    base = end = manifest.base
+    size = 0
+    last: Piece | None = None
+    walk = Walk(storage, manifest)
+    for piece in walk:
+        full = walk.seq - base.seq > EVENTS_MAX or size + piece.offset(piece.end) > BYTES_MAX
+        if full and end.seq > base.seq and walk.seq > piece.seq:
+            assert last is not None
+            end = replace(end, context=context_after(last))
+            stretches.append(_Stretch(base, end))
+            base, size = end, 0
+        end = Base(piece.header.ordinal + 1, walk.position, walk.seq, walk.chain)
+        size += piece.offset(piece.end)
+        last = piece
+    if end.seq > base.seq:
+        assert last is not None
+        stretches.append(_Stretch(base, replace(end, context=context_after(last))))
+    return stretches, stretches[-1].end if stretches else manifest.base
+
+
+def _strays(storage: Storage, manifest: Manifest, end: Base) -> list[str]:
+    """What lies above the base: made by a compaction that was killed, or by another course of this journal.
+
+    Raises `CorruptJournal` for history that reaches above the log's end: it may be all that is left of those events.
+    """
+    spans = [span for span in history.all_spans(storage) if span.first >= manifest.base.seq]
+    for span in spans:
+        if span.last >= end.seq:
+            reason = (
+                f"it holds events above seq {end.seq - 1}, where the log ends: journal.json or segments were set back"
+            )
+            raise CorruptJournal(span.path, 0, max(span.first, end.seq), reason)
+    snapshots = [snapshot.path_of(last) for last in snapshot.seqs(storage) if last >= manifest.base.seq]
+    return [span.path for span in spans] + snapshots
+
+
+def _up_to_date(storage: Storage, manifest: Manifest) -> bool:
+    """Is there a good snapshot at the base (or nothing that it could hold)?"""
+    if not manifest.base.seq:
+        return True
+    try:
+        snapshot.read_at(storage, manifest)
+    except CorruptJournal:
+        return False
+    return True
+
+
+def _notes(storage: Storage, manifest: Manifest) -> list[HistoryNote]:
+    """The history files below the base; as the last snapshot noted them, so that later damage stays visible."""
+    spans = history.spans(storage, manifest)
+    if not spans:
+        return []
+    try:
+        noted = {note.path: note for note in snapshot.read_at(storage, manifest).history}
+    except CorruptJournal:
+        noted = {}
+    notes = []
+    for span in spans:
+        note = noted.get(span.path)
+        if note is None:
+            told = history.describe(storage, span.path)
+            note = HistoryNote(told.path, told.size, told.sha256)
+        notes.append(note)
+    return notes
+
+
+# -- doing it ----------------------------------------------------------------------------------------------------------
+
+
+def _make_history(storage: Storage, manifest: Manifest, stretch: _Stretch, step: Callable[[int], None]) -> Description:
+    """The history file of a stretch, durable, and proved to give its segments again."""
+    path = stretch.span.path
+    storage.make_directory(history.DIRECTORY)
+    if storage.exists(path):
+        try:
+            told = history.describe(storage, path)
+            if told.ordinals == stretch.ordinals and _gives_again(storage, told, lambda count: None):
+                storage.sync_directory(history.DIRECTORY)
+                return told
+        except CorruptJournal:
+            pass  # Its segments are here and were just checked, so it is made anew.
+    with _renamed(storage, path) as temporary:
+        with storage.stream(temporary) as stream:
+            _write_history(storage, manifest, stretch, stream, step)
+        told = history.describe(storage, temporary)
+        if not _gives_again(storage, told, step):
+            raise JournalFailed(
+                f"{storage.name}: {path} does not give the bytes of its segments again; they are untouched: "
+                "check memory and disk, and try again"
+            )
+    return replace(told, path=path)
+
+
+def _write_history(
+    storage: Storage, manifest: Manifest, stretch: _Stretch, stream: IO[bytes], step: Callable[[int], None]
+) -> tuple[int, str]:
+    with HistoryWriter(stream, manifest.journal_id, stretch.base) as writer:
+        walk = Walk(storage, replace(manifest, base=stretch.base, segments=tuple(stretch.ordinals)))
+        for piece in islice(walk, len(stretch.ordinals)):
+            writer.add(piece, storage.read(piece.path, 0, CELL))
+            step(piece.size)
+        return writer.close(stretch.end)
+
+
+def _gives_again(storage: Storage, told: Description, step: Callable[[int], None]) -> bool:
+    """Are the segments made again from a history file the ones on disk, byte for byte?"""
+    for header, raw in history.reencode(storage, told.path):
+        if raw != storage.read(segment.path_of(header.ordinal)):
+            return False
+        step(len(raw))
+    return True
+
+
+def _make_snapshot(storage: Storage, end: Base, notes: list[HistoryNote]) -> str:
+    """The snapshot of the whole state, durable; read back before it gets its name."""
+    path = snapshot.path_of(end.seq - 1)
+    state = load(storage)
+    storage.make_directory(snapshot.DIRECTORY)
+    with _renamed(storage, path) as temporary:
+        with storage.stream(temporary) as stream:
+            snapshot.write(stream, state, end, notes)
+        if snapshot.packed(snapshot.read(storage, temporary).state) != snapshot.packed(state):
+            raise JournalFailed(
+                f"{storage.name}: {path} does not give the state again; the segments are untouched: "
+                "check memory and disk, and try again"
+            )
+    return path
+
+
+@contextmanager
+def _renamed(storage: Storage, path: str) -> Iterator[str]:
+    """A temporary name, which becomes `path`, durably, when the block ends well; else the file is removed."""
+    temporary = f"{path}.tmp"
+    try:
+        yield temporary
+        storage.rename(temporary, path)
+    except BaseException:
+        try:
+            storage.remove(temporary)
+        except OSError:
+            pass  # Recovery removes it; the first error is what counts.
+        raise
+    storage.sync_directory(path.rpartition("/")[0])
+
+
+@contextmanager
+def _locked(storage: Storage) -> Iterator[None]:
+    try:
+        lock = storage.lock(LOCK_PATH)
+    except LockHeld as held:
+        who = ", ".join(str(pid) for pid in held.pids) or "unknown"
+        raise JournalLocked(
+            f"{storage.name}: process {who} writes this journal; compact it when that has ended", held.pids
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _reporting(storage: Storage) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not by_system(error):
+            raise
+        raise failure(error, f"compacting {storage.name}") from error
+
+
+def _steps(storage: Storage, base: Base, end: Base, progress: Progress) -> Callable[[int], None]:
+    """Adds up what is done: each byte of the segments is written once and compared once."""
+    total = 2 * sum(storage.size(segment.path_of(ordinal)) for ordinal in range(base.ordinal, end.ordinal))
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        progress(done, total)
+
+    return step
+
+
+def _size(storage: Storage) -> int:
+    directories = (segment.DIRECTORY, history.DIRECTORY, snapshot.DIRECTORY)
+    return sum(storage.size(f"{directory}/{name}") for directory in directories for name in storage.list(directory))
+
+
+class _Nowhere(io.BytesIO):
+    """A stream that keeps nothing."""
+
+    def write(self, data: object) -> int:
+        return len(memoryview(data))  # type: ignore[arg-type]

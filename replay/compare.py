@@ -1,0 +1,238 @@
+"""Compare: did these agents train on the same bars? Proved by content, episode by episode, or not said.
+
+    not comparable   two agents saw different bars, or a different number of episodes: the first differences are named
+    not provable     nothing differs, but some bars were only declared, or never told: absence proves nothing
+    comparable       every episode of every agent is observed, and the contents are the same, in the same order
+
+Each agent is taken over its newest completed run (its newest one, where none is completed). The phases are compared
+apart; eval counts wherever any of the agents was evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final, Literal
+
+from journal.errors import NotComparable
+from replay.state import Agent, SeenBars, State
+from replay.totals import PHASES, Phase
+
+Verdict = Literal["comparable", "not comparable", "not provable"]
+Shown = tuple[SeenBars, ...]
+"""The bars of one episode, in the order they were seen."""
+
+DIFFERENCES_MAX: Final = 10
+"""How many differences are named for each pair of agents and phase; the rest seldom tells more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Career:
+    """What one agent did in the run that is compared."""
+
+    agent: str
+    run: str
+    """The run's id; "" for episodes outside any run."""
+    status: str
+    """The run's: completed or unfinished."""
+    ended: Mapping[Phase, int]
+    """Effective episodes."""
+    shown: Mapping[Phase, Sequence[Shown]]
+    """The bars of those that told them, in the order of their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The `index`th episodes of two agents; None where one has no such episode, or its bars are not known."""
+
+    phase: Phase
+    index: int
+    agent: str
+    bars: SeenBars | None
+    other_agent: str
+    other: SeenBars | None
+
+    def as_document(self) -> dict[str, Any]:
+        """The keys of `differences[]` in `journal compare --json`; hashes in hexadecimal."""
+        return {
+            "phase": self.phase,
+            "index": self.index,
+            **_bars_document(self.agent, self.bars),
+            "other": _bars_document(self.other_agent, self.other),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The verdict, and what it rests on. `episodes` is the number that all agents have, in each compared phase."""
+
+    verdict: Verdict
+    reason: str
+    careers: tuple[Career, ...]
+    episodes: Mapping[Phase, int]
+    differences: tuple[Difference, ...]
+
+
+def compare(
+    states: State | Mapping[str, State], *, agents: Sequence[str] | None = None, run: str | None = None
+) -> Comparison:
+    """Compare `agents` (all, if None) of one journal, or of several, given as path → state.
+
+    `run`: over this one, not over each agent's newest completed. Raises `NotComparable` for a name that is not there.
+    """
+    several = {"": states} if isinstance(states, State) else states
+    known = dict.fromkeys(name for state in several.values() for name in state.agents)
+    runs = dict.fromkeys(name for state in several.values() for name in state.runs)
+    _check_known("agent", agents or (), known)
+    _check_known("run", () if run is None else (run,), runs)
+    found = [
+        (path, _career(state, state.agents[name], run))
+        for name in (known if agents is None else dict.fromkeys(agents))
+        for path, state in several.items()
+        if name in state.agents and (run is None or run in state.agents[name].runs)
+    ]
+    names = [career.agent for _, career in found]
+    # The same name in two journals is two learners.
+    return _judge(
+        [
+            career if names.count(career.agent) == 1 else replace(career, agent=f"{path}:{career.agent}")
+            for path, career in found
+        ]
+    )
+
+
+def _check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise NotComparable(f"{what} {name!r} is not in this journal (known: {', '.join(known) or 'none'})")
+
+
+def _career(state: State, agent: Agent, run: str | None) -> Career:
+    if run is None:
+        own = [one for one in agent.runs if one in state.runs]
+        completed = [one for one in own if state.runs[one].status == "completed"]
+        run = (completed or own or [""])[-1]
+    shown = {}
+    for phase in PHASES:
+        # Sub-environments end their episodes in an order of chance; the numbers are the order they began in.
+        bars = sorted(agent.bars.get(f"{run}/{phase}", []), key=lambda one: one.episode)
+        shown[phase] = [tuple(seen) for _, seen in groupby(bars, key=lambda one: one.episode)]
+    ended = {phase: agent.lineage.ended.get(f"{run}/{phase}", 0) for phase in PHASES}
+    return Career(agent.name, run, state.runs[run].status if run else "unfinished", ended, shown)
+
+
+def _judge(careers: Sequence[Career]) -> Comparison:
+    phases = [phase for phase in PHASES if any(career.ended[phase] for career in careers)]
+    episodes = {phase: min(career.ended[phase] for career in careers) for phase in phases}
+    differences: list[Difference] = []
+    unproved: list[str] = []
+    unequal: list[str] = []
+    for phase in phases:
+        counts = {career.agent: career.ended[phase] for career in careers}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{agent} {count:,}" for agent, count in counts.items())
+            unequal.append(f"the agents have different numbers of {phase} episodes ({told})")
+        unproved += [text for career in careers if (text := _unproved(career, phase)) is not None]
+        for other in careers[1:]:
+            differences += _differences(careers[0], other, phase)
+    if len(careers) < 2:
+        verdict, reason = "not provable", f"a comparison takes two agents, here {_are(len(careers))}"
+    elif differences or unequal:
+        verdict, reason = "not comparable", "; ".join([*unequal, *_told(differences)])
+    elif not phases:
+        verdict, reason = "not provable", "no episode has ended, so no bars are proved"
+    elif unproved:
+        verdict, reason = "not provable", "; ".join(unproved)
+    else:
+        verdict = "comparable"
+        told = " and ".join(f"{count:,} {phase}" for phase, count in episodes.items())
+        reason = f"{len(careers)} agents saw the same bars, by content, in {told} episodes"
+    unfinished = [career.agent for career in careers if career.status != "completed"]
+    if unfinished and len(careers) > 1:
+        reason += f" (no run of {', '.join(unfinished)} is completed; the newest one was taken)"
+    return Comparison(verdict, reason, tuple(careers), episodes, tuple(differences))  # type: ignore[arg-type]
+
+
+def _unproved(career: Career, phase: Phase) -> str | None:
+    """Why the bars of this agent prove nothing; None where every episode was observed."""
+    total = career.ended[phase]
+    silent = total - len(career.shown[phase])
+    if silent:
+        return f"{silent:,} of {total:,} {phase} episodes of {career.agent} did not tell their bars"
+    claimed = [shown for shown in career.shown[phase] if not _observed(shown)]
+    if claimed:
+        return (
+            f"{career.agent} only declared its bars in {len(claimed):,} of {total:,} {phase} episodes, first in "
+            f"episode {claimed[0][0].episode}: record observed bars (track.wrap(env, bars=…) or episode.observe)"
+        )
+    return None
+
+
+def _differences(one: Career, other: Career, phase: Phase) -> list[Difference]:
+    mine, theirs = one.shown[phase], other.shown[phase]
+    if len(mine) != one.ended[phase] or len(theirs) != other.ended[phase]:
+        return []  # Which episodes are silent is not known, so the others cannot be laid side by side.
+    found: list[Difference] = []
+    for index in range(max(len(mine), len(theirs))):
+        if len(found) == DIFFERENCES_MAX:
+            break
+        shown = mine[index] if index < len(mine) else ()
+        against = theirs[index] if index < len(theirs) else ()
+        if shown and against and not (_observed(shown) and _observed(against)):
+            continue
+        if [bars.content_hash for bars in shown] != [bars.content_hash for bars in against]:
+            found.append(_difference(phase, index, one.agent, shown, other.agent, against))
+    return found
+
+
+def _difference(phase: Phase, index: int, agent: str, shown: Shown, other: str, against: Shown) -> Difference:
+    at = 0
+    while at < min(len(shown), len(against)) and shown[at].content_hash == against[at].content_hash:
+        at += 1
+    return Difference(
+        phase,
+        index,
+        agent,
+        shown[at] if at < len(shown) else None,
+        other,
+        against[at] if at < len(against) else None,
+    )
+
+
+def _observed(shown: Shown) -> bool:
+    return all(bars.source == "observed" and bars.content_hash is not None for bars in shown)
+
+
+def _told(differences: Sequence[Difference]) -> list[str]:
+    if not differences:
+        return []
+    first = differences[0]
+    return [
+        f"{first.phase} episode {first.index} (counted from 0) differs first: "
+        f"{_words(first.agent, first.bars)}, {_words(first.other_agent, first.other)}"
+    ]
+
+
+def _words(agent: str, bars: SeenBars | None) -> str:
+    if bars is None:
+        return f"{agent} saw no bars there"
+    content = bars.content_hash.hex()[:8] if bars.content_hash else "unknown"
+    return f"{agent} saw {bars.instrument} {bars.timeframe} [{bars.start}, {bars.stop}) of content {content}"
+
+
+def _are(count: int) -> str:
+    return "is one" if count == 1 else "is none"
+
+
+def _bars_document(agent: str, bars: SeenBars | None) -> dict[str, Any]:
+    if bars is None:
+        empty = ("episode", "instrument", "timeframe", "start", "stop", "content_hash", "source")
+        return {"agent": agent, **dict.fromkeys(empty)}
+    document = {
+        "agent": agent,
+        **bars._asdict(),
+        "content_hash": bars.content_hash.hex() if bars.content_hash else None,
+    }
+    document.pop("entry")
+    return document

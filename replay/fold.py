@@ -1,0 +1,352 @@
+"""The fold: `fold(state, batch) -> state`. Everything that affects the state is here.
+
+Rewards, which are nearly all events, are summed by arrays (`replay.rewards`); the rare ones are taken in one by one,
+in order. For every split of the log, fold(all) == fold(tail, from=fold(head)): what a batch leaves unfinished is
+carried in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+
+from journal import cell
+from replay.batch import Batch
+from replay.rewards import Rewards
+from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, SeenBars, State
+from replay.totals import PHASES, Phase
+
+
+def fold(state: State, batch: Batch) -> State:
+    """Take in the events of `batch`, which must follow the last one taken in. Changes `state` and returns it."""
+    if not len(batch):
+        return state
+    _Fold(state, batch).run()
+    state.events += len(batch)
+    state.last_seq = int(batch.seq[-1])
+    state.last_time_ns = max(state.last_time_ns, int(batch.time_ns.max()))
+    return state
+
+
+class _Fold(Rewards):
+    """One batch, in three passes: which episode each reward belongs to, the sums, then everything else in order.
+
+    A rule is called in the first pass; there it opens and closes episodes, and nothing else. What it returns is called
+    in the third, when the sums of all episodes that ended are complete.
+    """
+
+    def run(self) -> None:
+        """Take in the batch."""
+        rewarded = self.batch.kind == cell.REWARDED
+        finish: list[Callable[[], None]] = []
+        start = 0
+        for row in [*np.flatnonzero(~rewarded).tolist(), len(self.batch)]:
+            if start < row:
+                self.assign(start, row)
+            if row < len(self.batch):
+                rule = _RULES.get(int(self.batch.kind[row]))
+                if rule is not None:
+                    finish.append(rule(self, row))
+            start = row + 1
+        self.sum(np.flatnonzero(rewarded))
+        for take_in in finish:
+            take_in()
+
+    def _time(self, row: int) -> int:
+        return int(self.batch.time_ns[row])
+
+    def _current(self) -> Run | None:
+        return self.state.runs.get(self.state.current_run or "")
+
+    def _touch(self, row: int) -> Agent:
+        """The row's agent, noted as part of the current run and attempt."""
+        agent = self.agent_at(row)
+        agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
+        run = self._current()
+        if run is not None:
+            if agent.name not in run.agents:
+                run.agents.append(agent.name)
+            if run.id not in agent.runs:
+                agent.runs.append(run.id)
+            attempt = f"{run.id}#{run.attempts[-1].number if run.attempts else 0}"
+            if agent.last_attempt != attempt:
+                agent.attempts += 1
+                agent.last_attempt = attempt
+        return agent
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    def run_started(self, row: int) -> Callable[[], None]:
+        """A new run: finished entries are the run's, so they start anew; totals go on."""
+        cut = self._cut(self.state.agents.values())
+
+        def finish() -> None:
+            cut()
+            fields = self.batch.fields(row)
+            run = Run(str(fields.get("run")), dict(fields.get("config") or {}), self._time(row))
+            self.state.runs[run.id] = run
+            self.state.current_run = run.id
+            for agent in self.state.agents.values():
+                agent.lineage.finished = Lineage().finished
+
+        return finish
+
+    def run_ended(self, row: int) -> Callable[[], None]:
+        """The current run's last event."""
+        cut = self._cut(self.state.agents.values())
+
+        def finish() -> None:
+            cut()
+            fields = self.batch.fields(row)
+            run = self.state.runs.get(str(fields.get("run")))
+            if run is not None:
+                run.status = str(fields.get("status", "completed"))
+                run.ended_ns = self._time(row)
+            self.state.current_run = None
+
+        return finish
+
+    def attempt_started(self, row: int) -> Callable[[], None]:
+        """A process took up a run: episodes still open were another process's."""
+        cut = self._cut(self.state.agents.values())
+
+        def finish() -> None:
+            cut()
+            fields = self.batch.fields(row)
+            run = self.state.runs.get(str(fields.get("run")))
+            if run is None:
+                return
+            self.state.current_run = run.id
+            run.attempts.append(
+                Attempt(
+                    int(fields.get("attempt", 0)),
+                    int(fields.get("pid", 0)),
+                    list(fields.get("argv") or []),
+                    str(fields.get("cwd", "")),
+                    fields.get("code"),
+                    fields.get("git_commit"),
+                    fields.get("git_dirty"),
+                    dict(fields.get("versions") or {}),
+                    str(fields.get("host", "")),
+                    self._time(row),
+                )
+            )
+
+        return finish
+
+    def attempt_ended(self, row: int) -> Callable[[], None]:
+        """The process let go: what it left open is cut."""
+        cut = self._cut(self.state.agents.values())
+
+        def finish() -> None:
+            cut()
+            fields = self.batch.fields(row)
+            run = self.state.runs.get(str(fields.get("run")))
+            for attempt in run.attempts if run is not None else ():
+                if attempt.number == fields.get("attempt") and attempt.ended_ns is None:
+                    attempt.status = str(fields.get("status"))
+                    attempt.error = fields.get("error")
+                    attempt.ended_ns = self._time(row)
+
+        return finish
+
+    def episode_started(self, row: int) -> Callable[[], None]:
+        """Opens it; one that was still open in this sub-environment was left by a process that is gone."""
+        fields = self.batch.fields(row)
+        agent, phase, env_index = self.agent_at(row), self.phase_at(row), int(self.batch.env_index[row])
+        now, now_ns = float(self.batch.value[row]), self._time(row)
+        left = agent.open.pop((phase, env_index), None)
+        agent.open[phase, env_index] = OpenEpisode(
+            int(self.batch.episode[row]), fields.get("entry"), fields.get("seed"), now_ns, now_ns
+        )
+
+        def finish() -> None:
+            self._touch(row)
+            if left is not None:
+                _let_go(agent, phase, [left])
+            _clock(agent, phase, now, now_ns, +1)
+
+        return finish
+
+    def episode_ended(self, row: int) -> Callable[[], None]:
+        """Closes it: from now on it is effective."""
+        agent, phase = self.agent_at(row), self.phase_at(row)
+        episode = self.open_at(row)
+        if episode is None:
+            return _nothing  # An end without a start says nothing about steps.
+        del agent.open[phase, int(self.batch.env_index[row])]
+
+        def finish() -> None:
+            self._touch(row)
+            _clock(agent, phase, float(self.batch.value[row]), self._time(row), -1)
+            _spend(agent, phase, episode)
+            lineage = agent.lineage
+            lineage.effective[phase].add_episode(*episode.figures())
+            lineage.next_episode[phase] = max(lineage.next_episode[phase], episode.episode + 1)
+            if episode.entry is not None:
+                lineage.finished[phase].add(episode.entry)
+            key = f"{self.state.current_run or ''}/{phase}"
+            lineage.ended[key] = lineage.ended.get(key, 0) + 1
+            if episode.bars:
+                seen = agent.bars.setdefault(key, [])
+                seen.extend(episode.bars)
+                lineage.bars[key] = len(seen)
+
+        return finish
+
+    def bars_seen(self, row: int) -> Callable[[], None]:
+        """Belongs to the open episode, and counts when that ends; what was shown replaces what was only claimed."""
+        fields = self.batch.fields(row)
+        episode = self.open_at(row)
+        if episode is not None:
+            seen = SeenBars(
+                episode.episode,
+                episode.entry,
+                str(fields.get("instrument")),
+                str(fields.get("timeframe")),
+                int(fields.get("start", 0)),
+                int(fields.get("stop", 0)),
+                fields.get("content_hash"),
+                str(fields.get("source")),
+            )
+            observed = [one for one in episode.bars if one.source == "observed"]
+            if seen.source == "observed":
+                episode.bars = [*observed, seen]
+            elif not observed:
+                episode.bars.append(seen)
+        return partial(self._noted, row)
+
+    def checkpoint_saved(self, row: int) -> Callable[[], None]:
+        """Keeps the lineage of every member as it is now, to go back to."""
+
+        def finish() -> None:
+            fields = self.batch.fields(row)
+            saver = self.batch.name(int(self.batch.agent[row]))
+            retired = set(fields.get("retired") or ())
+            for name in fields.get("members") or (saver,):
+                agent = self.named(str(name))
+                agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
+                checkpoint = Checkpoint(
+                    int(self.batch.seq[row]),
+                    saver,
+                    str(fields.get("path")),
+                    str(fields.get("sha256")),
+                    int(fields.get("size", 0)),
+                    int(self.batch.episode[row]),
+                    self._time(row),
+                    self.state.current_run,
+                    agent.lineage.copy(),
+                )
+                agent.checkpoints = [one for one in agent.checkpoints if one.path not in retired] + [checkpoint]
+
+        return finish
+
+    def rewound(self, row: int) -> Callable[[], None]:
+        """What came after the checkpoint is superseded: spent, not effective."""
+        fields = self.batch.fields(row)
+        saver = self.batch.name(int(self.batch.agent[row]))
+        agents = [self.named(str(name)) for name in fields.get("members") or (saver,)]
+        cut = self._cut(agents)
+
+        def finish() -> None:
+            cut()
+            for agent in agents:
+                agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
+                found = [i for i, one in enumerate(agent.checkpoints) if one.seq == fields.get("to_seq")]
+                if not found:
+                    continue
+                agent.rewinds += 1
+                agent.checkpoints = agent.checkpoints[: found[0] + 1]
+                agent.lineage = agent.checkpoints[-1].lineage.copy()
+                if agent.checkpoints[-1].run != self.state.current_run:
+                    agent.lineage.finished = Lineage().finished
+                for key, seen in agent.bars.items():
+                    del seen[agent.lineage.bars.get(key, 0) :]
+
+        return finish
+
+    def plan_recorded(self, row: int) -> Callable[[], None]:
+        """The plan of an agent in a run and phase."""
+        return partial(self._planned, row)
+
+    def metric_logged(self, row: int) -> Callable[[], None]:
+        """Only a sign of life."""
+        return partial(self._noted, row)
+
+    def _planned(self, row: int) -> None:
+        fields = self.batch.fields(row)
+        agent, run = self._touch(row), self._current()
+        if run is not None:
+            run.plans[f"{agent.name}/{self.phase_at(row)}"] = Plan(
+                str(fields.get("plan_hash")), int(fields.get("length", 0)), fields.get("entries"), fields.get("path")
+            )
+
+    def _noted(self, row: int) -> None:
+        self._touch(row)
+
+    def _cut(self, agents: Iterable[Agent]) -> Callable[[], None]:
+        """Open episodes whose process is gone, or that a rewind left: spent, never effective."""
+        left = [(agent, list(agent.open.items())) for agent in agents if agent.open]
+        for agent, _ in left:
+            agent.open.clear()
+
+        def finish() -> None:
+            for agent, episodes in left:
+                for phase in PHASES:
+                    _let_go(agent, phase, [episode for (one, _), episode in episodes if one == phase])
+
+        return finish
+
+
+def _nothing() -> None:
+    pass
+
+
+def _spend(agent: Agent, phase: Phase, episode: OpenEpisode) -> None:
+    agent.spent_closed[phase].add_episode(*episode.figures())
+
+
+def _let_go(agent: Agent, phase: Phase, episodes: list[OpenEpisode]) -> None:
+    """Spend episodes that will not end. Nobody read the clock when they broke off: wall time serves there."""
+    for episode in episodes:
+        _spend(agent, phase, episode)
+    active = agent.active.get(phase)
+    if active is None or not episodes:
+        return
+    last_ns = max(episode.last_ns for episode in episodes)
+    agent.spent_closed[phase].time_ns += max(0, last_ns - active.wall_ns)
+    count = active.open - len(episodes)
+    if count > 0:
+        agent.active[phase] = active._replace(wall_ns=max(active.wall_ns, last_ns), open=count)
+    else:
+        del agent.active[phase]
+
+
+def _clock(agent: Agent, phase: Phase, now: float, wall_ns: int, change: int) -> None:
+    """Count the time since the last start or end, if an episode was open in between; overlapping ones count once."""
+    active = agent.active.get(phase, Active(now, wall_ns, 0))
+    if now > active.since:
+        elapsed = round((now - active.since) * 1e9)
+        agent.spent_closed[phase].time_ns += elapsed
+        agent.lineage.effective[phase].time_ns += elapsed
+    if active.open + change > 0:
+        agent.active[phase] = Active(now, wall_ns, active.open + change)
+    else:
+        agent.active.pop(phase, None)
+
+
+_RULES: dict[int, Callable[[_Fold, int], Callable[[], None]]] = {
+    cell.RUN_STARTED: _Fold.run_started,
+    cell.RUN_ENDED: _Fold.run_ended,
+    cell.ATTEMPT_STARTED: _Fold.attempt_started,
+    cell.ATTEMPT_ENDED: _Fold.attempt_ended,
+    cell.EPISODE_STARTED: _Fold.episode_started,
+    cell.EPISODE_ENDED: _Fold.episode_ended,
+    cell.BARS_SEEN: _Fold.bars_seen,
+    cell.CHECKPOINT_SAVED: _Fold.checkpoint_saved,
+    cell.REWOUND: _Fold.rewound,
+    cell.PLAN_RECORDED: _Fold.plan_recorded,
+    cell.METRIC_LOGGED: _Fold.metric_logged,
+}

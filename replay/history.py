@@ -1,0 +1,322 @@
+"""History: compacted events in Parquet, from which the original segments can be made again, byte for byte.
+
+    history/<first seq>-<last seq>.parquet      one row per event; columns in `replay.lossless`
+
+A file covers whole segments and describes itself: which ones, their headers, where the log stood before and after. So
+the chain can be followed through it from the journal's first cell, and what depends on it can be built anew. It is
+checked as a whole (`replay.parquet`) before anything in it is believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import IO, Any, Final, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from journal import arrays, cell, segment
+from journal.cell import CELL
+from journal.errors import CorruptJournal
+from journal.manifest import Base, Manifest
+from journal.storage import Storage
+from journal.walk import Piece, Promise, Walk, opening_context
+from replay import lossless
+from replay.batch import ROWS, Batch, Runs, parts, unpack
+from replay.parquet import Writer, open_checked, reading
+
+DIRECTORY: Final = "history"
+_NAME: Final = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
+
+_DICTIONARY: Final = [
+    *("run", "kind", "agent", "phase", "env_index", "fields"),
+    *("code", "flags", "form", "agent_number"),
+]
+_ENCODING: Final = {
+    **dict.fromkeys(("seq", "time", "episode", "step"), "DELTA_BINARY_PACKED"),
+    # No dictionary for values: it would make one of NaNs with different bits. And no stream split: it saves 6 % where
+    # rewards are noise, and costs twice the space where they are prices with few digits.
+    **dict.fromkeys(("value", "payload", "marks", "head"), "PLAIN"),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The events [first, last] of a history file, as its name says."""
+
+    first: int
+    last: int
+
+    @property
+    def path(self) -> str:
+        """`history/<first seq>-<last seq>.parquet`."""
+        return f"{DIRECTORY}/{self.first}-{self.last}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A segment that a history file covers."""
+
+    header: bytes
+    """Its 64 bytes, as they were."""
+    position: int
+    seq: int
+    cells: int
+    trailing: bytes
+    """The cells behind its last event: the last receipts and the seal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a history file says of itself."""
+
+    path: str
+    journal_id: bytes
+    base: Base
+    """Where the log stood before its first segment …"""
+    end: Base
+    """… and behind its last one."""
+    segments: tuple[Covered, ...]
+    size: int
+    sha256: str
+
+    @property
+    def ordinals(self) -> range:
+        """Of the segments that it covers."""
+        return range(self.base.ordinal, self.end.ordinal)
+
+
+def all_spans(storage: Storage) -> list[Span]:
+    """Every file that has a history file's name, in order."""
+    matches = (_NAME.fullmatch(name) for name in storage.list(DIRECTORY))
+    return sorted(Span(int(match[1]), int(match[2])) for match in matches if match)
+
+
+def spans(storage: Storage, manifest: Manifest) -> list[Span]:
+    """The files that hold the events below the manifest's base: without gap or overlap, by their names.
+
+    Files above it are left out: a compaction that was killed made them, and the segments are there. Raises
+    `CorruptJournal` where one is missing or overlaps.
+    """
+    found = [span for span in all_spans(storage) if span.first < manifest.base.seq]
+    following = 0
+    for span in found:
+        if span.first > following:
+            break
+        if span.first < following or span.last >= manifest.base.seq:
+            raise CorruptJournal(span.path, 0, span.first, "it overlaps another history file, or the live log")
+        following = span.last + 1
+    if following != manifest.base.seq:
+        raise CorruptJournal(DIRECTORY, 0, following, f"the history file that begins with seq {following} is missing")
+    return found
+
+
+class HistoryWriter:
+    """Writes one history file to a stream, segment by segment; a context manager. Memory: a row group."""
+
+    def __init__(self, stream: IO[bytes], journal_id: bytes, base: Base) -> None:
+        self._file = Writer(stream, lossless.SCHEMA, use_dictionary=_DICTIONARY, column_encoding=_ENCODING)
+        self._journal_id = journal_id
+        self._base = base
+        self._covered: list[dict[str, Any]] = []
+        self._pending: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, piece: Piece, header: bytes) -> None:
+        """Take in the next segment, whole; `header` is its first 64 bytes."""
+        runs = Runs(opening_context(piece))
+        before = 0
+        for part in parts(piece):
+            rows, before = lossless.to_table(part, unpack(part, runs), before)
+            if self._rows + rows.num_rows > ROWS:
+                self._flush()
+            self._pending.append(rows)
+            self._rows += rows.num_rows
+        self._covered.append(
+            {
+                "header": header.hex(),
+                "position": piece.position,
+                "seq": piece.seq,
+                "cells": piece.end,
+                "trailing": base64.b64encode(piece.raw[before * CELL : piece.end * CELL]).decode(),
+            }
+        )
+
+    def close(self, end: Base) -> tuple[int, str]:
+        """Finish it: the log stands at `end` behind the last segment. Returns (size in bytes, SHA-256)."""
+        self._flush()
+        return self._file.close(
+            {
+                "journal": self._journal_id.hex(),
+                "base": self._base.as_payload(),
+                "end": end.as_payload(),
+                "segments": self._covered,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write(pa.concat_tables(self._pending).unify_dictionaries().combine_chunks())
+        self._pending, self._rows = [], 0
+
+
+def read(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
+    """Batches of the events from `since` (or a little before it) to the manifest's base.
+
+    Files and row groups below `since` are not read. Raises `CorruptJournal` naming the file and the first seq in doubt,
+    `UnsupportedFormat`, `JournalFailed`. Memory: a row group.
+    """
+    before: Base | None = None
+    for span in spans(storage, manifest):
+        if span.last < since:
+            continue
+        file, told = _open(storage, span.path, span)
+        if told.journal_id != manifest.journal_id:
+            raise CorruptJournal(span.path, 0, span.first, "this file belongs to another journal")
+        if before is not None and not _same_place(before, told.base):
+            raise CorruptJournal(span.path, 0, span.first, "it does not go on where the history file before it ends")
+        before = told.end
+        if span.last + 1 == manifest.base.seq and not _same_place(told.end, manifest.base):
+            raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")
+        following = span.first
+        for number in range(file.metadata.num_row_groups):
+            count = file.metadata.row_group(number).num_rows
+            if following + count > since:
+                with reading(span.path, following):
+                    rows = file.read_row_group(number, columns=lossless.READ).combine_chunks()
+                    batch = lossless.to_batch(rows, told.end.context.names)
+                    if not np.array_equal(batch.seq, np.arange(following, following + count, dtype=np.uint64)):
+                        raise ValueError("its events are not in sequence")
+                yield batch
+            following += count
+
+
+def describe(storage: Storage, path: str) -> Description:
+    """Check the whole file, and return what it says of itself. Raises as `read` does."""
+    return _open(storage, path)[1]
+
+
+def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes]]:
+    """The original segments, in order: (header, the file's bytes from the header cell to the seal).
+
+    Raises as `read` does. Memory: a segment and a row group.
+    """
+    file, told = _open(storage, path)
+    numbers = iter(range(file.metadata.num_row_groups))
+    rows: pa.Table = None
+    ends = [covered.seq for covered in told.segments[1:]] + [told.end.seq]
+    for covered, end in zip(told.segments, ends, strict=True):
+        with reading(path, covered.seq):
+            header = segment.Header.parse(covered.header, path)
+            if isinstance(header, str):
+                raise ValueError(header)
+            raw = [covered.header]
+            cells, missing = 0, end - covered.seq
+            while missing:
+                if rows is None or not rows.num_rows:
+                    rows = file.read_row_group(next(numbers), columns=lossless.KEPT).combine_chunks()
+                count = min(missing, rows.num_rows)
+                raw.append(lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells))
+                cells += len(raw[-1]) // CELL
+                rows = rows.slice(count)
+                missing -= count
+            raw.append(covered.trailing)
+            if cells + len(covered.trailing) // CELL != covered.cells:
+                raise ValueError(f"segment {header.ordinal} made again from it has another length")
+        yield header, b"".join(raw)
+
+
+def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[Piece]:
+    """The segments made again and checked as live ones are: every cell, every promise, the chain from `chain` on.
+
+    `chain` is what the file before ends with; None: what this one says it begins with. Raises as `read` does.
+    """
+    told = describe(storage, path)
+    base = told.base if chain is None else replace(told.base, chain=chain)
+    log = cast(Storage, _Remade(storage, told))
+    walk = Walk(log, Manifest(told.journal_id, base, tuple(told.ordinals)))
+    try:
+        yield from walk
+    except CorruptJournal as error:
+        if error.path == path:
+            raise
+        raise CorruptJournal(
+            path, 0, error.seq, f"made again from it, {error.path} is not right: {error.reason}"
+        ) from error
+    if not _same_place(Base(told.end.ordinal, walk.position, walk.seq, walk.chain), told.end):
+        raise CorruptJournal(path, 0, told.base.seq, "it does not end where it says")
+
+
+def chain(storage: Storage, path: str, start: bytes) -> Iterator[Promise]:
+    """Every promise in the file, each one checked; `start` is the chain before it. Raises as `read` does.
+
+    The chain behind it is `describe(storage, path).end.chain`, which is checked too when the iterator ends.
+    """
+    for piece in pieces(storage, path, start):
+        kinds = piece.cells["kind"][piece.heads]
+        at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
+        for stated in piece.cells[at].view(arrays.PROMISE_DTYPE):
+            yield Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))
+
+
+class _Remade:
+    """The segments directory as it was, made again from a history file: what a `Walk` asks of a storage."""
+
+    def __init__(self, storage: Storage, told: Description) -> None:
+        self._ordinals = told.ordinals
+        self._segments = reencode(storage, told.path)
+
+    def list(self, directory: str) -> list[str]:
+        return [segment.path_of(ordinal).removeprefix(f"{directory}/") for ordinal in self._ordinals]
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The walk reads each segment once, whole, in order."""
+        return next(self._segments)[1]
+
+
+def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[pq.ParquetFile, Description]:
+    """`span` is what the file's name promises, if it has its name already."""
+    seq = span.first if span is not None else 0
+    checked = open_checked(storage, path, seq, lossless.SCHEMA)
+    document = checked.document
+    with reading(path, seq):
+        told = Description(
+            path,
+            bytes.fromhex(document["journal"]),
+            Base.from_payload(document["base"]),
+            Base.from_payload(document["end"]),
+            tuple(
+                Covered(
+                    bytes.fromhex(one["header"]),
+                    one["position"],
+                    one["seq"],
+                    one["cells"],
+                    base64.b64decode(one["trailing"]),
+                )
+                for one in document["segments"]
+            ),
+            checked.size,
+            checked.sha256,
+        )
+        if span is not None and (told.base.seq, told.end.seq - 1) != (span.first, span.last):
+            raise ValueError(f"it holds the events {told.base.seq} to {told.end.seq - 1}, its name says otherwise")
+        if checked.file.metadata.num_rows != told.end.seq - told.base.seq or len(told.ordinals) != len(told.segments):
+            raise ValueError("it does not hold what it says")
+    return checked.file, told
+
+
+def _same_place(one: Base, other: Base) -> bool:
+    return (one.ordinal, one.position, one.seq, one.chain) == (other.ordinal, other.position, other.seq, other.chain)

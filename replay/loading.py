@@ -1,0 +1,80 @@
+"""Loading: the state of a journal, from the newest good snapshot and the events after it; and its events, as Arrow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from journal.errors import NotAJournal
+from journal.manifest import Manifest
+from journal.storage import Storage
+from journal.storage.disk import DiskStorage
+from replay.fold import fold
+from replay.scan import scan
+from replay.state import State
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Place = str | os.PathLike[str] | Storage
+"""A journal: its directory, or a storage that holds it."""
+
+
+def storage_of(place: Place) -> Storage:
+    """The storage behind a path. Raises `NotAJournal` where the path is a file or nothing."""
+    if not isinstance(place, (str, os.PathLike)):
+        return place
+    if not os.path.isdir(place):
+        what = "a file, not a directory" if os.path.lexists(place) else "no such directory"
+        raise NotAJournal(f"{os.fspath(place)}: {what}; give the directory of a journal")
+    return DiskStorage(place)
+
+
+def load(place: Place, at: int | datetime | None = None) -> State:
+    """The state after event `at` (all events, if None), or before the first event later than the time `at`.
+
+    A time is compared with the running maximum of the events' times, so a clock that went back does not matter; naive
+    ones are local. Raises `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
+    """
+    storage = storage_of(place)
+    manifest = Manifest.read(storage)
+    until = at + 1 if isinstance(at, int) else None
+    before_ns = round(at.timestamp() * 1e9) if isinstance(at, datetime) else None
+    state = _start(storage, manifest, until, before_ns)
+    state.storage = storage
+    for batch in scan(storage, since=state.events, until=until):
+        if before_ns is not None:
+            running = np.maximum(np.maximum.accumulate(batch.time_ns), state.last_time_ns)
+            stop = int(np.searchsorted(running, before_ns, side="right"))
+            if stop < len(batch):
+                fold(state, batch.cut(0, stop))
+                break
+        fold(state, batch)
+    return state
+
+
+def _start(storage: Storage, manifest: Manifest, until: int | None, before_ns: int | None) -> State:
+    """The state of the newest snapshot that may serve; an empty one where there is none."""
+    if manifest.base.seq or storage.list("snapshots"):
+        from replay.snapshot import newest
+
+        state = newest(storage, manifest, until=until, before_ns=before_ns)
+        if state is not None:
+            return state
+    return State(manifest.journal_id)
+
+
+def events(place: Place, *, since: int = 0, until: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The events with since ≤ seq < until as Arrow record batches, one row per event (a batch is unpacked).
+
+    Columns: seq, time, run, kind (the event's class name), agent, phase, env_index, episode, step, value, and `fields`,
+    the kind's own fields as JSON text. Bounded memory; raises as `load` does.
+    """
+    from replay.table import record_batch
+
+    for batch in scan(storage_of(place), since=since, until=until):
+        yield record_batch(batch)

@@ -1,0 +1,202 @@
+"""Rows and cells, there and back: what history keeps beside the table, so that the original cells can be made again.
+
+    cells of a segment ── to_table ──▶ rows ── to_cells ──▶ the same bytes
+                                        └───── to_batch ──▶ what scan yields
+
+One row is one event. What a cell holds and a row does not say by itself stands in the columns `code` … `head`; the
+checksums are not kept but computed again, which also checks them. Marks stand with the event that follows them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from journal import arrays, cell
+from journal import batch as batches
+from journal.cell import CELL
+from journal.walk import Piece
+from replay import table
+from replay.batch import COLUMNS, Batch
+
+SCHEMA: Final = pa.schema(
+    [
+        *table.SCHEMA,
+        pa.field("code", pa.uint16(), nullable=False),
+        pa.field("flags", pa.uint8(), nullable=False),
+        pa.field("form", pa.uint16(), nullable=False),
+        pa.field("agent_number", pa.uint32(), nullable=False),
+        pa.field("payload", pa.binary()),
+        pa.field("marks", pa.binary()),
+        pa.field("head", pa.binary()),
+    ]
+)
+"""The table's columns; the kind's and the agent's numbers, which last longer than their names; the payload as it was
+(msgpack); the raw cells that stand before the event and are none; the raw head of a reward batch, in its first row."""
+
+_COLUMN_OF: Final = {name: name for name in COLUMNS} | {"time_ns": "time", "kind": "code", "agent": "agent_number"}
+"""Field of a cell, and of a batch → its column."""
+READ: Final = [*_COLUMN_OF.values(), "run", "payload"]
+"""The columns that `to_batch` needs."""
+KEPT: Final = [*_COLUMN_OF.values(), "payload", "marks", "head"]
+"""The columns that `to_cells` needs."""
+
+_CRC_STRETCH: Final = 1 << 13
+"""Cells whose checksums are computed at once: they and the tables fit the processor's cache."""
+
+
+def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
+    """The rows of `batch`, which are the events of `piece` (of those heads that it holds).
+
+    `before` is the index of the cell after the last event taken so far; the cells from there to the first event here
+    are its marks. Returns the rows, and that index for the next call.
+    """
+    found = piece.cells[piece.heads]
+    takes = arrays.takes(found)
+    is_event = takes > 0
+    at, takes = piece.heads[is_event], takes[is_event]
+    row = (np.cumsum(takes) - takes).astype(np.int64)
+    ends = at + 1 + found["extent"][is_event]
+    begins = np.concatenate(([before], ends[:-1])) if len(at) else at
+    marks = {
+        int(row[i]): bytes(piece.raw[begins[i] * CELL : at[i] * CELL]) for i in np.flatnonzero(begins < at).tolist()
+    }
+    heads = {
+        int(row[i]): bytes(piece.raw[at[i] * CELL : (at[i] + 1) * CELL])
+        for i in np.flatnonzero(found["kind"][is_event] == cell.REWARDS).tolist()
+    }
+    rows = table.record_batch(batch)
+    rare = (batch.payloads, marks, heads)
+    columns = [
+        *rows.columns,
+        *(pa.array(column) for column in (batch.kind, batch.flags, batch.form, batch.agent)),
+        *(table.sparse(len(batch), values, pa.binary()) for values in rare),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA), int(ends[-1]) if len(ends) else before
+
+
+def to_batch(rows: pa.Table, names: list[str]) -> Batch:
+    """The batch of rows that hold at least the columns `READ`, all of one chunk."""
+    run = _chunk(rows, "run")
+    return Batch(
+        **{field: _numbers(rows, name) for field, name in _COLUMN_OF.items()},
+        run=run.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
+        runs=run.dictionary.to_pylist(),
+        names=names,
+        payloads=_rare(rows, "payload"),
+    )
+
+
+def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
+    """The original cells of these rows, which are of one segment; the first (a mark, if there is one) at `position`.
+
+    Raises `ValueError` where rows contradict each other.
+    """
+    payloads, marks, heads = (_rare(rows, name) for name in ("payload", "marks", "head"))
+    columns = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
+    in_batch = np.zeros(rows.num_rows, dtype=bool)
+    for row, head in heads.items():
+        count = int(arrays.view(head).view(arrays.COUNT)["count"][0]) if len(head) == CELL else 0
+        if not 0 < count <= rows.num_rows - row:
+            raise ValueError(f"the reward batch in row {row} is not whole")
+        in_batch[row : row + count] = True
+        payloads[row] = _batch_payload(columns, row, count, head)
+    is_head = ~in_batch
+    is_head[list(heads)] = True
+
+    before, extents = np.zeros((2, rows.num_rows), dtype=np.int64)
+    for row, raw in marks.items():
+        before[row] = len(raw) // CELL
+    for row, payload in payloads.items():
+        extents[row] = cell.extent_of(len(payload))[0]
+    after = np.cumsum(np.where(is_head, before + 1 + extents, 0))
+    index = after - 1 - extents
+
+    out = np.zeros(int(after[-1]) * CELL if len(after) else 0, dtype=np.uint8)
+    cells = out.view(arrays.CELL_DTYPE)
+    single = np.flatnonzero(~in_batch)
+    at = index[single]
+    for field, column in columns.items():
+        cells[field][at] = column[single]
+    cells["extent"][at] = extents[single]
+    for row, raw in marks.items():
+        _put(out, int(index[row] - before[row]), raw)
+    for row, payload in payloads.items():
+        head_at = int(index[row])
+        _put(out, head_at + 1, payload)
+        if row in heads:
+            _put(out, head_at, heads[row])
+        else:
+            cells["pad"][head_at] = cell.extent_of(len(payload))[1]
+            cells["payload_crc"][head_at] = cell.checksum(payload, salt, position + head_at)
+    cells["crc"][at] = checksums(out, at, salt, position)
+    return out.tobytes()
+
+
+def checksums(raw: NDArray[np.uint8], at: arrays.Index, salt: int, position: int) -> NDArray[np.uint32]:
+    """The `crc` of each cell of `raw` with an index in `at`; the first cell of `raw` stands at `position`.
+
+    A CRC is linear: of messages of one length it is the XOR of one table entry per byte. Many cells at once, that is
+    many times faster than one call per cell.
+    """
+    bodies = raw.reshape(-1, CELL)
+    contributions, length = _tables(), CELL - 4
+    start = np.uint32(crc32c(bytes(length), salt))
+    result = ((position + at) & 0xFFFFFFFF).astype(np.uint32) ^ start
+    for first in range(0, len(at), _CRC_STRETCH):
+        columns = np.ascontiguousarray(bodies[at[first : first + _CRC_STRETCH], 4:].T)
+        part = result[first : first + _CRC_STRETCH]
+        for contribution, column in zip(contributions, columns, strict=True):
+            part ^= contribution.take(column)
+    return result
+
+
+@cache
+def _tables() -> NDArray[np.uint32]:
+    """[i, b]: what a byte b at place i of a cell's body adds to its CRC."""
+    length = CELL - 4
+    zero = crc32c(bytes(length))
+    return np.array(
+        [[crc32c(bytes(i) + bytes([b]) + bytes(length - 1 - i)) ^ zero for b in range(256)] for i in range(length)],
+        dtype=np.uint32,
+    )
+
+
+def _batch_payload(columns: dict[str, NDArray[Any]], row: int, count: int, head: bytes) -> bytes:
+    stated = arrays.view(head)[0]
+    parts = []
+    for place, field in enumerate(("episode", "step", "env_index")):
+        if int(stated["form"]) >> (2 * place) & 3 == batches.LISTED:
+            listed = columns[field][row : row + count]
+            parts.append((listed - listed.dtype.type(stated[field])).astype("<u4").tobytes())
+    parts.append(columns["value"][row : row + count].tobytes())
+    return b"".join(parts)
+
+
+def _put(out: NDArray[np.uint8], index: int, raw: bytes) -> None:
+    out[index * CELL : index * CELL + len(raw)] = np.frombuffer(raw, dtype=np.uint8)
+
+
+def _chunk(rows: pa.Table, name: str) -> pa.Array:
+    column = rows.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numbers(rows: pa.Table, name: str) -> NDArray[Any]:
+    """A column without nulls as a numpy array, bit for bit; times as nanoseconds."""
+    column: NDArray[Any] = _chunk(rows, name).to_numpy()
+    return column.view(np.int64) if column.dtype.kind == "M" else column
+
+
+def _rare(rows: pa.Table, name: str) -> dict[int, bytes]:
+    """Row → value of a column that is nearly all null."""
+    column = _chunk(rows, name)
+    if column.null_count == len(column):
+        return {}
+    at = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    return dict(zip(at.tolist(), column.drop_null().to_pylist(), strict=True))

@@ -1,0 +1,75 @@
+"""Many: the journals that a command line names, and one reading of each, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from journal.errors import JournalError
+from journal.manifest import PATH as MANIFEST_PATH
+from journal.segment import DIRECTORY as SEGMENTS
+
+Read = TypeVar("Read")
+
+DEPTH_MAX: Final = 2
+"""How deep below a folder journals are looked for: runs/<project>/<shard>, but not a whole disk by mistake."""
+
+
+class Named(NamedTuple):
+    """The journals that were named. `several`: by a folder, or by more than one path."""
+
+    paths: tuple[str, ...]
+    several: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Read]):
+    """One journal's reading, or the error in its place."""
+
+    path: str
+    value: Read | None = None
+    error: JournalError | OSError | None = None
+
+
+def named(places: Sequence[str]) -> Named:
+    """The journals in these directories: itself where it is one, else those in the folder, sorted by path.
+
+    A path that is neither stays in the list: reading it says what is wrong.
+    """
+    paths: list[str] = []
+    several = len(places) > 1
+    for place in places:
+        found = [] if _is_journal(place) else sorted(_below(place, DEPTH_MAX))
+        several = several or bool(found)
+        paths += [path for path in found or [place] if path not in paths]
+    return Named(tuple(paths), several)
+
+
+def read_each(paths: Sequence[str], read: Callable[[str], Read]) -> list[Outcome[Read]]:
+    """Read one after another; an error of one keeps none of the others from being read."""
+    outcomes: list[Outcome[Read]] = []
+    for path in paths:
+        try:
+            outcomes.append(Outcome(path, read(path)))
+        except (JournalError, OSError) as error:
+            outcomes.append(Outcome(path, error=error))
+    return outcomes
+
+
+def _is_journal(place: str) -> bool:
+    """Also a damaged one, so that it is reported and not passed over."""
+    return any(os.path.lexists(os.path.join(place, name)) for name in (MANIFEST_PATH, SEGMENTS))
+
+
+def _below(place: str, depth: int) -> Iterator[str]:
+    try:
+        entries = [entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return  # It cannot be looked into; what is named itself will be read, and say why.
+    for path in entries:
+        if _is_journal(path):
+            yield path
+        elif depth > 1:
+            yield from _below(path, depth - 1)

@@ -1,0 +1,228 @@
+"""A Parquet file that checks itself: any tool reads it, and no flipped bit in it goes unnoticed.
+
+Parquet has checksums for pages, but none for its footer, where schema, offsets and metadata are. So the metadata hold,
+beside one JSON document of ours, the SHA-256 of the whole file with that very field set to zeros. Reading checks it
+before it believes anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from journal.errors import CorruptJournal, JournalFailed, UnsupportedFormat
+from journal.storage import Storage
+
+FORMAT: Final = 1
+"""Version of the columns and documents of history and snapshots."""
+DOCUMENT: Final = b"training_journal"
+"""The key of the JSON document in the file's metadata."""
+DIGEST: Final = b"training_journal_sha256"
+"""The key of the SHA-256, 64 hexadecimal digits."""
+
+_ZEROS: Final = b"0" * 64
+# Thrift's compact protocol: key, then field header 0x18 (the next field, a string) and its length, 0x40.
+_FIELD: Final = re.compile(re.escape(DIGEST) + rb"\x18\x40([0-9a-f]{64})")
+_CHUNK: Final = 4 << 20
+_FOOTER_MAX: Final = 1 << 30
+"""Bytes: a footer that claims more is refused unread."""
+_THRIFT_LIMIT: Final = (1 << 31) - 1
+
+
+class Writer:
+    """Writes one file to a stream; a context manager. Syncing and naming the file is the caller's."""
+
+    def __init__(self, stream: IO[bytes], schema: pa.Schema, **options: Any) -> None:
+        self._sink = _Sink(stream)
+        sink = self._sink
+        self._writer = pq.ParquetWriter(
+            sink, schema, compression="zstd", compression_level=3, write_page_checksum=True, **options
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """Append `table` as one row group."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def close(self, document: dict[str, Any]) -> tuple[int, str]:
+        """Write the footer with `document` in it. Returns (size in bytes, SHA-256 of the file in hexadecimal)."""
+        text = json.dumps({"format": FORMAT, **document}, separators=(",", ":"), allow_nan=False)
+        self._writer.add_key_value_metadata({DOCUMENT: text.encode(), DIGEST: _ZEROS})
+        self._sink.hold()
+        self._writer.close()
+        return self._sink.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Left unfinished, Arrow would write a footer when it is collected; so it does now, to where nobody reads it.
+        self._sink.hold()
+        self._writer.close()
+
+
+class _Sink(io.RawIOBase):
+    """Hashes what passes; holds the footer back until the digest is known, so that nothing is written twice."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._held: bytearray | None = None
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self._held is None:
+            self._pass(view)
+        else:
+            self._held += view
+            self._size += len(view)
+        return len(view)
+
+    def hold(self) -> None:
+        """From here on comes the footer: nothing goes to the stream but what `finish` writes."""
+        self._held = bytearray()
+
+    def finish(self) -> tuple[int, str]:
+        """Write what was held back, with the digest in its place."""
+        footer = bytes(self._held or b"")
+        self._size -= len(footer)
+        field = _field(footer)
+        assert field is not None, "the metadata is not where Parquet keeps it"
+        digest = self._hash.copy()
+        digest.update(footer)
+        self._pass(memoryview(footer[: field.start(1)] + digest.hexdigest().encode() + footer[field.end(1) :]))
+        return self._size, self._hash.hexdigest()
+
+    def _pass(self, view: memoryview) -> None:
+        self._hash.update(view)
+        self._stream.write(view)
+        self._size += len(view)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An open file whose every byte was found to be what was written."""
+
+    path: str
+    file: pq.ParquetFile
+    document: dict[str, Any]
+    size: int
+    sha256: str
+    """Of the file as it is: what `sha256sum` prints."""
+
+
+def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema) -> Checked:
+    """Check the whole file, then open it. `seq` is the first event that is in doubt if it is damaged.
+
+    Raises `CorruptJournal` for a missing or damaged file or one with other columns, `UnsupportedFormat` for a newer
+    one, `JournalFailed` where a read fails. Memory: the footer.
+    """
+    with reading(path, seq):
+        size = storage.size(path)
+        sha256 = _check(storage, path, size)
+        file = pq.ParquetFile(
+            _Source(storage, path, size),
+            page_checksum_verification=True,
+            thrift_string_size_limit=_THRIFT_LIMIT,
+            thrift_container_size_limit=_THRIFT_LIMIT,
+        )
+        document = json.loads(file.metadata.metadata[DOCUMENT])
+        version = document["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise UnsupportedFormat(
+                f"{path}: written in format {version}, this training-journal reads format {FORMAT}: upgrade it"
+            )
+        if not file.schema_arrow.remove_metadata().equals(schema):
+            raise ValueError("its columns are not those of this format")
+    return Checked(path, file, document, size, sha256)
+
+
+@contextmanager
+def reading(path: str, seq: int) -> Iterator[None]:
+    """Whatever is wrong with the file within the block, as an error of the journal."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CorruptJournal(path, 0, seq, "this file of the journal is missing: it was removed from outside") from None
+    except OSError as error:
+        # Arrow says "OSError" also of bytes that make no sense, but without a number.
+        if error.errno is None:
+            raise CorruptJournal(path, 0, seq, f"the file is damaged: {error}") from error
+        raise JournalFailed(
+            f"{path} could not be read: {error.strerror or error}; nothing was changed: check the disk"
+        ) from error
+    except (pa.ArrowException, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise CorruptJournal(path, 0, seq, f"the file is damaged: {error}") from error
+
+
+def _field(footer: bytes) -> re.Match[bytes] | None:
+    """Where the digest stands; None unless there is exactly one place."""
+    found = list(_FIELD.finditer(footer))
+    return found[0] if len(found) == 1 else None
+
+
+def _check(storage: Storage, path: str, size: int) -> str:
+    """The SHA-256 of the file; `ValueError` where it is not the one written."""
+    tail = storage.read(path, max(0, size - 8), 8)
+    length = int.from_bytes(tail[:4], "little")
+    start = size - 8 - length
+    if tail[4:] != b"PAR1" or start < 0 or length > _FOOTER_MAX:
+        raise ValueError("it does not end as a Parquet file does")
+    whole = hashlib.sha256()
+    for offset in range(0, start, _CHUNK):
+        whole.update(storage.read(path, offset, min(_CHUNK, start - offset)))
+    footer = storage.read(path, start, size - start)
+    field = _field(footer)
+    if field is None:
+        raise ValueError("it does not hold the SHA-256 of itself")
+    zeroed = whole.copy()
+    zeroed.update(footer[: field.start(1)] + _ZEROS + footer[field.end(1) :])
+    if zeroed.hexdigest().encode() != field[1]:
+        raise ValueError("its SHA-256 does not match")
+    whole.update(footer)
+    return whole.hexdigest()
+
+
+class _Source(io.RawIOBase):
+    """A file of a storage as a Python file object, by `Storage.read`: never mapped."""
+
+    def __init__(self, storage: Storage, path: str, size: int) -> None:
+        self._storage, self._path, self._size = storage, path, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        length = self._size - self._at if size is None or size < 0 else size
+        data = self._storage.read(self._path, self._at, length)
+        self._at += len(data)
+        return data

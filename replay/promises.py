@@ -1,0 +1,56 @@
+"""Promises as people note them, `SEQ:CHAIN`: what a receipt gives and `journal verify --expect` takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Self
+
+from journal import arrays, cell, chain
+from journal.cell import CELL
+from journal.walk import Piece, Promise
+
+_WRITTEN: Final = re.compile(r"(-1|\d{1,19}):([0-9a-fA-F]{48})")
+
+
+class Head(NamedTuple):
+    """The last seq that a promise covers (-1 for none), and its chain in hexadecimal."""
+
+    seq: int
+    chain: str
+
+    @classmethod
+    def of(cls, promise: Promise) -> Self:
+        """What people note of a promise."""
+        return cls(promise.events - 1, promise.chain.hex())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The head that is written as SEQ:CHAIN. Raises `ValueError` for anything else."""
+        match = _WRITTEN.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r:.80} is not SEQ:CHAIN: give a receipt's number and its 48 hexadecimal digits")
+        return cls(int(match[1]), match[2].lower())
+
+
+def heads_of(piece: Piece) -> Iterator[Head]:
+    """Every promise in a piece whose chain was followed, and the chain behind its seal, which the next writer notes."""
+    kinds = piece.cells["kind"][piece.heads]
+    at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
+    for index in at.tolist():
+        promise = _promise(piece, index)
+        if promise.position <= piece.position + piece.verified:
+            yield Head.of(promise)
+    if piece.sealed:
+        yield Head(piece.seq + piece.events - 1, chain_after(piece).hex())
+
+
+def chain_after(piece: Piece) -> bytes:
+    """The chain behind the seal of a sealed piece."""
+    seal = piece.end - 1
+    return chain.extend(_promise(piece, seal).chain, (piece.raw[seal * CELL : piece.end * CELL],))
+
+
+def _promise(piece: Piece, at: int) -> Promise:
+    stated = piece.cells[at : at + 1].view(arrays.PROMISE_DTYPE)[0]
+    return Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))

@@ -1,0 +1,238 @@
+"""Rendering for people: tables and words on a terminal, plain text elsewhere. What is shown is decided in `documents`.
+
+Everything takes the JSON document of its verb, so that people and programs are told the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from replay.progress import Progress, silent
+
+Document = Mapping[str, Any]
+
+_WIDTH_ELSEWHERE: Final = 200
+"""Characters: a pipe or a file has no width, and a table there should not be broken."""
+_GOOD: Final = frozenset({"clean", "comparable", "completed"})
+_BAD: Final = frozenset({"corrupt", "not comparable", "failed", "crashed"})
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever reads has gone (`| head`): the command line ends quietly."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Where people read: colours only on a terminal."""
+    output = _Output(highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not output.is_terminal:
+        output.width = _WIDTH_ELSEWHERE
+    return output
+
+
+@contextmanager
+def progress_bar(doing: str, *, quiet: bool) -> Iterator[Progress]:
+    """A bar on standard error, on a terminal only; gone when the block ends."""
+    if quiet or not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_replay(out: Console, document: Document) -> None:
+    """Runs, agents, and how to go on."""
+    _say(out, f"{document['events']:,} events, the last one at {_time(document['last_time'])}")
+    show_runs(out, document)
+    agents = document["agents"]
+    if agents:
+        table = _table("agent", "episodes", "eval", "next episode", "checkpoint", "will be redone")
+        for name, agent in agents.items():
+            saved = agent["checkpoint"]
+            table.add_row(
+                Text(name),
+                f"{agent['episodes']['train']:,}",
+                f"{agent['episodes']['eval']:,}",
+                f"{agent['next_episode']:,}",
+                Text("none" if saved is None else saved["path"]),
+                _redone(agent),
+            )
+        out.print(table)
+    for agent in agents.values():
+        for damaged in agent["damaged"]:
+            _say(out, f"passed over: {damaged}", "yellow")
+    if any(agent["run"] is not None for agent in agents.values()) and document["command"] and not document["live"]:
+        _say(out, "to go on, start it again as it was started:")
+        _say(out, f"  {document['command']}", "bold")
+
+
+def show_runs(out: Console, document: Document) -> None:
+    """Each run with its attempts."""
+    for run in document["runs"]:
+        plans = {(plan["plan_hash"][:8], plan["length"]) for plan in run["plans"].values()}
+        told = "".join(f", plan {digest} of {length:,}" for digest, length in sorted(plans))
+        out.print(
+            _status("run ", run["status"], f" {run['id']} {run['status']}, begun {_time(run['started'])}{told}"),
+            soft_wrap=True,
+        )
+        for attempt in run["attempts"]:
+            ended = f" until {_time(attempt['ended'])}" if attempt["ended"] else ""
+            why = f": {attempt['error']}" if attempt["error"] else ""
+            text = f" attempt {attempt['number']} {attempt['status']}, from {_time(attempt['started'])}{ended}{why}"
+            out.print(_status("  ", attempt["status"], text), soft_wrap=True)
+    if not document["runs"]:
+        _say(out, "no run is recorded")
+
+
+def show_totals(out: Console, document: Document) -> None:
+    """One row per agent: what counts, and what was computed."""
+    table = _table("agent", "episodes", "steps", "reward", "NaN", "hours", "runs", "attempts", "spent episodes", "eval")
+    for name, agent in document["agents"].items():
+        table.add_row(
+            Text(name),
+            f"{agent['total_episodes']:,}",
+            f"{agent['total_steps']:,}",
+            f"{agent['total_reward']:,.6g}",
+            f"{agent['nan_rewards']:,}",
+            f"{agent['total_training_time'] / 3600:.3f}",
+            f"{agent['runs']:,}",
+            f"{agent['attempts']:,}",
+            f"{agent['spent']['total_episodes']:,}",
+            f"{agent['eval']['total_episodes']:,}",
+        )
+    out.print(table if document["agents"] else "no agent is recorded")
+
+
+def show_verify(out: Console, document: Document) -> None:
+    """The verdict, where it rests, and every finding."""
+    head, torn = document["head"], document["torn"]
+    told = f" {document['status']}: {document['events']:,} events, promised up to seq {head['seq']}"
+    out.print(_status("", document["status"], told + (", a writer is at work" if document["live"] else "")))
+    if head["chain"]:
+        _say(out, f"  note this receipt, and --expect proves it later: {head['seq']}:{head['chain']}")
+    if torn["bytes"] or torn["reason"]:
+        _say(
+            out,
+            f"  torn tail of {torn['bytes']:,} bytes, {torn['events']:,} whole events ({torn['reason']}): "
+            "never promised; the next start keeps it in quarantine/ and goes on",
+            "yellow",
+        )
+    for path in torn["quarantine"]:
+        _say(out, f"  kept from an earlier torn tail: {path}")
+    for finding in document["findings"]:
+        place = f"{finding['file']}, byte {finding['offset']:,}, seq {finding['seq']}"
+        _say(out, f"  {place}: {finding['reason']}", "red")
+
+
+def show_merged_verify(out: Console, document: Document) -> None:
+    """The worst of several verdicts."""
+    out.print(
+        _status(
+            "",
+            document["status"],
+            f" {document['status']}: {document['events']:,} events in {document['journals']:,} journals",
+        )
+    )
+
+
+def show_compare(out: Console, document: Document) -> None:
+    """The verdict, why, and the first differences."""
+    out.print(_status("", document["verdict"], f" {document['verdict']}: {document['reason']}"), soft_wrap=True)
+    if document["differences"]:
+        table = _table("phase", "episode", "agent", "bars", "content", "other agent", "bars", "content")
+        for difference in document["differences"]:
+            table.add_row(
+                difference["phase"], str(difference["index"]), *_bars(difference), *_bars(difference["other"])
+            )
+        out.print(table)
+
+
+def show_info(out: Console, document: Document) -> None:
+    """Name and value, one per line."""
+    writing = document["writing"]
+    how = f"by {writing['by']} on {writing['file_system']}" if writing else "unknown"
+    rows = {
+        "journal": document["journal"],
+        "format": f"{document['format']} (training-journal {document['version']})",
+        "written now": "yes" if document["live"] else "no",
+        "events": f"{document['events']:,}, of which {document['compacted_events']:,} are compacted",
+        "promised": f"{document['head']['seq']}:{document['head']['chain']}",
+        "unfinished run": document["run"] or "none",
+        **{name: f"{found['count']:,} files, {found['bytes']:,} bytes" for name, found in document["files"].items()},
+        "all together": f"{document['bytes']:,} bytes",
+        "written how": how,
+    }
+    for name, value in rows.items():
+        _say(out, f"{name:<15} {value}")
+    if writing and writing["network"]:
+        _say(out, "a network file system: its locks and syncs may promise less than a local disk's", "yellow")
+
+
+def show_compact(out: Console, document: Document) -> None:
+    """What was compacted, or would be."""
+    if not document["segments"] and not document["snapshot"]:
+        _say(out, "nothing to compact")
+        return
+    would = "would become" if document["dry_run"] else "became"
+    _say(out, f"{document['segments']:,} segments {would} {', '.join(document['history'])}")
+    _say(out, f"  {document['bytes_before']:,} bytes before, {document['bytes_after']:,} after")
+    if document["snapshot"]:
+        _say(out, f"  snapshot: {document['snapshot']}")
+
+
+def show_copy(out: Console, document: Document) -> None:
+    """What is in the copy."""
+    head = document["head"]
+    _say(out, f"{document['events']:,} events and {document['checkpoints']:,} checkpoints are in {document['target']}")
+    _say(out, f"  promised up to {head['seq']}:{head['chain']}")
+    for damaged in document["damaged"]:
+        _say(out, f"  not copied: {damaged}", "red")
+
+
+def _say(out: Console, text: str, style: str = "") -> None:
+    out.print(Text(text, style=style), soft_wrap=True)
+
+
+def _status(before: str, status: str, after: str) -> Text:
+    """`after` with a sign whose colour tells the status."""
+    sign, style = ("✓", "green") if status in _GOOD else ("✗", "red") if status in _BAD else ("•", "yellow")
+    return Text.assemble(before, (sign, style), after)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    words = {"agent", "other agent", "checkpoint", "will be redone", "phase", "bars", "content"}
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
+    return table
+
+
+def _redone(agent: Document) -> str:
+    if agent["run"] is None:
+        return "nothing: no run is unfinished"
+    return f"{agent['redo_episodes']:,} episodes, {agent['redo_steps']:,} steps"
+
+
+def _bars(side: Document) -> Sequence[Text]:
+    if side["instrument"] is None:
+        return Text(side["agent"]), Text("none"), Text("")
+    place = f"{side['instrument']} {side['timeframe']} [{side['start']}, {side['stop']})"
+    return Text(side["agent"]), Text(place), Text((side["content_hash"] or side["source"])[:12])
+
+
+def _time(text: str | None) -> str:
+    """An ISO time to the second."""
+    return "never" if text is None else text[:19].replace("T", " ")

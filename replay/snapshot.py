@@ -1,0 +1,200 @@
+"""Snapshots: the state as of one seq, so that loading need not fold the whole history. Never a second truth.
+
+    snapshots/<last seq>.parquet      one row per agent: its cumulative totals, for any tool that reads Parquet
+
+The rest of the state is in the file's metadata, with the place in the log where it holds and the SHA-256 of each
+history file that it was folded from. One that is damaged or lost costs time, not data: an older one serves, or history.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import warnings
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import msgpack
+import pyarrow as pa
+import zstandard
+
+from journal.errors import CorruptJournal, JournalFailed
+from journal.manifest import Base, Manifest
+from journal.storage import Storage
+from replay.frames import totals_row
+from replay.parquet import Checked, Writer, open_checked, reading
+from replay.state import State
+
+DIRECTORY: Final = "snapshots"
+STATE_MAX: Final = 1 << 30
+"""Bytes of an unpacked state; more is neither written nor unpacked."""
+_NAME: Final = re.compile(r"(0|[1-9]\d{0,18})\.parquet")
+
+
+def _figures(prefix: str) -> list[pa.Field]:
+    return [
+        pa.field(f"{prefix}total_episodes", pa.int64(), nullable=False),
+        pa.field(f"{prefix}total_steps", pa.int64(), nullable=False),
+        pa.field(f"{prefix}total_reward", pa.float64(), nullable=False),
+        pa.field(f"{prefix}nan_rewards", pa.int64(), nullable=False),
+        pa.field(f"{prefix}infinite_rewards", pa.int64(), nullable=False),
+        pa.field(f"{prefix}total_training_time", pa.float64(), nullable=False),
+    ]
+
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("agent", pa.string(), nullable=False),
+        *_figures(""),
+        pa.field("runs", pa.int64(), nullable=False),
+        pa.field("attempts", pa.int64(), nullable=False),
+        pa.field("rewinds", pa.int64(), nullable=False),
+        pa.field("last_updated", pa.timestamp("ns", tz="UTC")),
+        *_figures("spent_"),
+        *_figures("eval_"),
+    ]
+)
+"""Effective totals of phase train; `spent_…` what was computed, superseded work included; `eval_…` phase eval. Training
+time is in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryNote:
+    """A history file that the state was folded from, as it was then."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a snapshot file holds."""
+
+    path: str
+    state: State
+    base: Base
+    """Where the log goes on; `base.seq` is the number of the next event."""
+    history: tuple[HistoryNote, ...]
+
+
+def path_of(last: int) -> str:
+    """`snapshots/<last seq>.parquet`."""
+    return f"{DIRECTORY}/{last}.parquet"
+
+
+def seqs(storage: Storage) -> list[int]:
+    """The last seqs of all snapshots, by their names, newest first."""
+    matches = (_NAME.fullmatch(name) for name in storage.list(DIRECTORY))
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def packed(state: State) -> bytes:
+    """The whole state as msgpack: equal bytes, equal states, NaN included."""
+    return bytes(msgpack.packb(state.to_payload()))
+
+
+def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote]) -> tuple[int, str]:
+    """Write the snapshot of `state`, which holds before `base`. Returns (size in bytes, SHA-256).
+
+    Raises `JournalFailed` where the state is larger than `STATE_MAX`.
+    """
+    raw = packed(state)
+    if len(raw) > STATE_MAX:
+        raise JournalFailed(
+            f"the state has {len(raw):,} bytes, a snapshot holds {STATE_MAX:,}: go on in a new journal; this one stays "
+            "readable as it is"
+        )
+    rows = [totals_row(agent) for agent in state.agents.values()]
+    columns: dict[str, list[Any]] = {field.name: [row.get(field.name) for row in rows] for field in SCHEMA}
+    columns["agent"] = list(state.agents)
+    columns["last_updated"] = [agent.last_updated_ns or None for agent in state.agents.values()]
+    with Writer(stream, SCHEMA) as file:
+        file.write(pa.table(columns, schema=SCHEMA))
+        return file.close(
+            {
+                "journal": state.journal_id.hex(),
+                "base": base.as_payload(),
+                "history": [{"path": one.path, "size": one.size, "sha256": one.sha256} for one in history],
+                "state": {
+                    "size": len(raw),
+                    "zstd": base64.b64encode(zstandard.ZstdCompressor(level=3).compress(raw)).decode(),
+                },
+            }
+        )
+
+
+def read(storage: Storage, path: str) -> Snapshot:
+    """The snapshot in this file, every byte of it checked.
+
+    Raises `CorruptJournal` (its `seq` is the snapshot's last), `UnsupportedFormat`, `JournalFailed`. Memory: at most
+    `STATE_MAX` beside what the file itself takes.
+    """
+    match = _NAME.fullmatch(path.rpartition("/")[2])
+    seq = int(match[1]) if match else 0
+    checked = open_checked(storage, path, seq, SCHEMA)
+    with reading(path, seq):
+        return _unpack(path, checked)
+
+
+def read_at(storage: Storage, manifest: Manifest, last: int | None = None) -> Snapshot:
+    """The snapshot at `last` (None: where the live log begins), if it is one of this journal. Raises as `read` does."""
+    if last is None:
+        last = manifest.base.seq - 1
+    found = read(storage, path_of(last))
+    base = found.base
+    if found.state.journal_id != manifest.journal_id:
+        raise CorruptJournal(found.path, 0, last, "this snapshot belongs to another journal")
+    if base.seq != last + 1:
+        raise CorruptJournal(found.path, 0, last, f"it holds the state before seq {base.seq}, its name says otherwise")
+    if base.seq == manifest.base.seq and base.chain != manifest.base.chain:
+        raise CorruptJournal(found.path, 0, last, "it is of another course of this journal: the chain does not match")
+    return found
+
+
+def newest(
+    storage: Storage, manifest: Manifest, until: int | None = None, before_ns: int | None = None
+) -> State | None:
+    """The state of the newest snapshot that may serve; None where there is none: fold history from its beginning.
+
+    `until`: it holds no event from this seq on; `before_ns`: none later than this time. A damaged snapshot is passed
+    over, with a warning that names it. Raises `JournalFailed` where a read fails, `UnsupportedFormat` for a newer one.
+    """
+    for last in seqs(storage):
+        # Above the base lies what a killed compaction left, or a log that was set back: the segments tell better.
+        if last >= manifest.base.seq or (until is not None and last >= until):
+            continue
+        try:
+            state = read_at(storage, manifest, last).state
+        except CorruptJournal as error:
+            warnings.warn(
+                f"{error.path}: {error.reason}; it was passed over and the state computed from older files: "
+                "`journal compact` makes it anew",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        if before_ns is None or state.last_time_ns <= before_ns:
+            return state
+    return None
+
+
+def _unpack(path: str, checked: Checked) -> Snapshot:
+    document = checked.document
+    size = document["state"]["size"]
+    if not 0 <= size <= STATE_MAX:
+        raise ValueError(f"its state claims {size} bytes")
+    frame = base64.b64decode(document["state"]["zstd"])
+    try:
+        # The frame says it too, and what it says is what gets allocated.
+        if zstandard.frame_content_size(frame) != size:
+            raise ValueError("its state has another size than it says")
+        raw = zstandard.ZstdDecompressor().decompress(frame)
+        state = State.from_payload(msgpack.unpackb(raw, strict_map_key=False))
+    except (zstandard.ZstdError, msgpack.UnpackException) as error:
+        raise ValueError(f"its state cannot be unpacked: {error}") from error
+    base = Base.from_payload(document["base"])
+    if state.journal_id.hex() != document["journal"] or state.events != base.seq:
+        raise ValueError("its state is not the one that it says")
+    history = tuple(HistoryNote(one["path"], one["size"], one["sha256"]) for one in document["history"])
+    return Snapshot(path, state, base, history)

@@ -1,0 +1,365 @@
+"""The state: what replaying the log gives, and nothing else. There is no second truth.
+
+    State ── runs ──── Run ── attempts, plans
+       └──── agents ── Agent ── spent, and the lineage that leads to now: effective totals, progress, bars
+                          └──── checkpoints, each with the lineage to go back to
+
+`replay.fold` changes it, one batch of events at a time; this module only says what it is, how it is kept, and how
+states of different journals add up.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from replay.intervals import Intervals
+from replay.totals import PHASES, Phase, Totals, both
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from journal.storage import Storage
+    from replay.resume import ResumePoint
+
+EpisodeKey = tuple[Phase, int]
+"""(phase, env_index)."""
+
+
+class SeenBars(NamedTuple):
+    """The bars of one episode. `content_hash` is None where they were only declared."""
+
+    episode: int
+    entry: int | None
+    instrument: str
+    timeframe: str
+    start: int
+    stop: int
+    content_hash: bytes | None
+    source: str
+
+
+@dataclass(slots=True)
+class OpenEpisode:
+    """An episode that has not ended: spent, not effective."""
+
+    episode: int
+    entry: int | None = None
+    seed: int | None = None
+    started_ns: int = 0
+    last_ns: int = 0
+    """Time of its last event so far."""
+    steps: int = 0
+    reward: float = 0.0
+    """Left-to-right sum of its finite rewards so far."""
+    nan_rewards: int = 0
+    infinite_rewards: int = 0
+    bars: list[SeenBars] = field(default_factory=list)
+
+    def figures(self) -> tuple[int, float, int, int]:
+        """What `Totals.add_episode` takes."""
+        return self.steps, self.reward, self.nan_rewards, self.infinite_rewards
+
+
+class Active(NamedTuple):
+    """The clock of a phase while episodes are open."""
+
+    since: float
+    """Monotonic seconds up to which time is counted."""
+    wall_ns: int
+    """The wall time of that moment."""
+    open: int
+    """How many episodes are open."""
+
+
+@dataclass(slots=True)
+class Lineage:
+    """What a rewind sets back."""
+
+    effective: dict[Phase, Totals] = field(default_factory=both)
+    next_episode: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    finished: dict[Phase, Intervals] = field(default_factory=lambda: {phase: Intervals() for phase in PHASES})
+    """The plan's entries that ended, in the current run."""
+    bars: dict[str, int] = field(default_factory=dict)
+    """How many of `Agent.bars["run/phase"]` count."""
+    ended: dict[str, int] = field(default_factory=dict)
+    """How many episodes ended in that "run/phase", whether they told their bars or not."""
+
+    def copy(self) -> Lineage:
+        """An independent copy."""
+        return Lineage(
+            {phase: totals.copy() for phase, totals in self.effective.items()},
+            dict(self.next_episode),
+            {phase: entries.copy() for phase, entries in self.finished.items()},
+            dict(self.bars),
+            dict(self.ended),
+        )
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A saved state that can be gone back to. `seq` is its event's."""
+
+    seq: int
+    agent: str
+    """Who saved it: the agent, or the team whose member it is."""
+    path: str
+    sha256: str
+    size: int
+    episode: int
+    """The first train episode that is not in it."""
+    time_ns: int
+    run: str | None
+    lineage: Lineage
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent, over its whole life in this journal."""
+
+    name: str
+    lineage: Lineage = field(default_factory=Lineage)
+    spent_closed: dict[Phase, Totals] = field(default_factory=both)
+    """Everything computed in episodes that ended or were cut off; `spent` adds the open ones."""
+    open: dict[EpisodeKey, OpenEpisode] = field(default_factory=dict)
+    strays: dict[Phase, OpenEpisode] = field(default_factory=dict)
+    """Rewards outside any open episode: spent, never effective."""
+    active: dict[Phase, Active] = field(default_factory=dict)
+    """The clock of each phase that has open episodes."""
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    """Of the current lineage, oldest first, without those whose files are retired."""
+    bars: dict[str, list[SeenBars]] = field(default_factory=dict)
+    """"run/phase" → what the ended episodes have seen, in order; "/phase" outside any run."""
+    runs: list[str] = field(default_factory=list)
+    attempts: int = 0
+    last_attempt: str | None = None
+    rewinds: int = 0
+    last_updated_ns: int = 0
+    """Latest time of any event of this agent; 0 for none."""
+
+    @property
+    def effective(self) -> dict[Phase, Totals]:
+        """Totals of the lineage that leads to now; may fall at a rewind."""
+        return self.lineage.effective
+
+    @property
+    def next_episode(self) -> dict[Phase, int]:
+        """The number that the next episode of each phase gets."""
+        return self.lineage.next_episode
+
+    @property
+    def finished(self) -> dict[Phase, Intervals]:
+        """The plan's entries that ended, in the current run."""
+        return self.lineage.finished
+
+    @property
+    def spent(self) -> dict[Phase, Totals]:
+        """Totals of all that was computed, superseded and open episodes included; never falls."""
+        totals = {phase: totals.copy() for phase, totals in self.spent_closed.items()}
+        for (phase, _), episode in self.open.items():
+            totals[phase].add_episode(*episode.figures())
+        for phase, stray in self.strays.items():
+            totals[phase].add_steps(*stray.figures())
+        return totals
+
+
+@dataclass(slots=True)
+class Plan:
+    """The plan that an agent follows in a run and phase, as recorded."""
+
+    plan_hash: str
+    length: int
+    entries: list[dict[str, Any]] | None
+    path: str | None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One process's part of a run."""
+
+    number: int
+    pid: int
+    argv: list[str]
+    cwd: str
+    code: str | None
+    git_commit: str | None
+    git_dirty: bool | None
+    versions: dict[str, str]
+    host: str
+    started_ns: int
+    status: str = "running"
+    """running, completed, interrupted, failed or crashed; "running" may also be a crash not yet noticed."""
+    ended_ns: int | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """One training, over its attempts."""
+
+    id: str
+    config: dict[str, Any]
+    started_ns: int
+    status: str = "unfinished"
+    ended_ns: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    agents: list[str] = field(default_factory=list)
+    plans: dict[str, Plan] = field(default_factory=dict)
+    """"agent/phase" → plan."""
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. Made empty; `replay.load` gives the one of a journal."""
+
+    journal_id: bytes = b""
+    events: int = 0
+    last_seq: int = -1
+    last_time_ns: int = 0
+    """The largest time of any event: a clock that went back does not take it back."""
+    current_run: str | None = None
+    runs: dict[str, Run] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    storage: Storage | None = field(default=None, compare=False, repr=False)
+    """Where it was read from; what `resume` needs to check the checkpoint files."""
+
+    @property
+    def totals(self) -> pd.DataFrame:
+        """Cumulative totals, effective, phase train: one row per agent, index `agent`."""
+        from replay.frames import totals_frame
+
+        return totals_frame(self)
+
+    def resume(self, agent: str) -> ResumePoint:
+        """Where this agent goes on. Raises `ResumeImpossible` for an agent that the journal does not know."""
+        from replay.resume import resume_point
+
+        return resume_point(self, agent)
+
+    def copy(self) -> State:
+        """An independent copy."""
+        twin = copy.deepcopy(
+            State(
+                self.journal_id,
+                self.events,
+                self.last_seq,
+                self.last_time_ns,
+                self.current_run,
+                self.runs,
+                self.agents,
+            )
+        )
+        twin.storage = self.storage
+        return twin
+
+    def to_payload(self) -> dict[str, Any]:
+        """Itself as plain data for msgpack: numbers, text, bytes, lists, dicts. Lossless."""
+        return {
+            name: _plain(getattr(self, name))
+            for name in ("journal_id", "events", "last_seq", "last_time_ns", "current_run", "runs", "agents")
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> State:
+        """What `to_payload` gave. Raises `ValueError` where the data are none."""
+        try:
+            return cls(
+                bytes(payload["journal_id"]),
+                int(payload["events"]),
+                int(payload["last_seq"]),
+                int(payload["last_time_ns"]),
+                payload["current_run"],
+                {name: _run(run) for name, run in payload["runs"].items()},
+                {name: _agent(agent) for name, agent in payload["agents"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"no state: {error!r}") from error
+
+
+def merge(one: State, other: State) -> State:
+    """The totals of two journals together. Associative, so many machines may fold in parallel.
+
+    Runs and bars stay apart by their ids; what belongs to one journal only (checkpoints, open episodes, the next
+    episode's number) is not carried over, and the open episodes' figures are in `spent`.
+    """
+    merged = State(
+        b"",
+        one.events + other.events,
+        max(one.last_seq, other.last_seq),
+        max(one.last_time_ns, other.last_time_ns),
+    )
+    for state in (one, other):
+        for name, run in state.runs.items():
+            merged.runs[name] = copy.deepcopy(run)
+        for name, agent in state.agents.items():
+            into = merged.agents.setdefault(name, Agent(name))
+            spent = agent.spent
+            for phase in PHASES:
+                into.lineage.effective[phase] = into.lineage.effective[phase] + agent.effective[phase]
+                into.spent_closed[phase] = into.spent_closed[phase] + spent[phase]
+            for key, seen in agent.bars.items():
+                into.bars.setdefault(key, []).extend(seen)
+                into.lineage.bars[key] = len(into.bars[key])
+            for key, count in agent.lineage.ended.items():
+                into.lineage.ended[key] = into.lineage.ended.get(key, 0) + count
+            into.runs += [run for run in agent.runs if run not in into.runs]
+            into.attempts += agent.attempts
+            into.rewinds += agent.rewinds
+            into.last_updated_ns = max(into.last_updated_ns, agent.last_updated_ns)
+    return merged
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Totals):
+        return value.to_payload()
+    if isinstance(value, Intervals):
+        return value.pairs
+    if hasattr(value, "__dataclass_fields__"):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value) if one.name != "storage"}
+    if isinstance(value, dict):
+        # The open episodes' keys are pairs, which msgpack maps and JSON do not hold.
+        if value and isinstance(next(iter(value)), tuple):
+            return [[*key, _plain(one)] for key, one in value.items()]
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _run(payload: dict[str, Any]) -> Run:
+    attempts = [Attempt(**one) for one in payload["attempts"]]
+    plans = {key: Plan(**plan) for key, plan in payload["plans"].items()}
+    return Run(**{**payload, "attempts": attempts, "plans": plans})
+
+
+def _agent(payload: dict[str, Any]) -> Agent:
+    opened = payload["open"] or []
+    return Agent(
+        **{
+            **payload,
+            "lineage": _lineage(payload["lineage"]),
+            "spent_closed": {phase: Totals.from_payload(one) for phase, one in payload["spent_closed"].items()},
+            "open": {(phase, env_index): _open(one) for phase, env_index, one in opened},
+            "active": {phase: Active(*one) for phase, one in payload["active"].items()},
+            "strays": {phase: _open(one) for phase, one in payload["strays"].items()},
+            "checkpoints": [
+                Checkpoint(**{**one, "lineage": _lineage(one["lineage"])}) for one in payload["checkpoints"]
+            ],
+            "bars": {key: [SeenBars(*one) for one in seen] for key, seen in payload["bars"].items()},
+        }
+    )
+
+
+def _open(payload: dict[str, Any]) -> OpenEpisode:
+    return OpenEpisode(**{**payload, "bars": [SeenBars(*one) for one in payload["bars"]]})
+
+
+def _lineage(payload: dict[str, Any]) -> Lineage:
+    return Lineage(
+        {phase: Totals.from_payload(one) for phase, one in payload["effective"].items()},
+        dict(payload["next_episode"]),
+        {phase: Intervals([list(pair) for pair in one]) for phase, one in payload["finished"].items()},
+        dict(payload["bars"]),
+        dict(payload["ended"]),
+    )

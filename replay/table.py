@@ -1,0 +1,134 @@
+"""The table: events as an Arrow record batch, one row per event, as DuckDB, Polars and pandas take them.
+
+    seq  time  run  kind  agent  phase  env_index  episode  step  value  fields
+
+Rewards, which are nearly all events, cost no Python per row. `fields` is for people and queries; what is lossless is in
+history (`replay.history`) and in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from journal import cell, events
+from replay.batch import Batch
+from replay.totals import PHASES
+
+_TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("seq", pa.uint64(), nullable=False),
+        pa.field("time", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("run", _TEXT),
+        pa.field("kind", _TEXT, nullable=False),
+        pa.field("agent", _TEXT),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("env_index", pa.uint32(), nullable=False),
+        pa.field("episode", pa.uint64(), nullable=False),
+        pa.field("step", pa.uint64(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("fields", pa.string()),
+    ]
+)
+"""`value` is a reward, a metric, or (EpisodeStarted, EpisodeEnded) monotonic seconds; 0 for other kinds.
+
+`fields` holds the kind's own fields as JSON text: bytes in hexadecimal, null for a number JSON lacks (NaN, infinite).
+"""
+
+
+def record_batch(batch: Batch) -> pa.RecordBatch:
+    """The rows of `batch` as Arrow, columns as in `SCHEMA`. Numbers are not copied."""
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(batch.seq),
+            pa.array(batch.time_ns).view(pa.timestamp("ns", tz="UTC")),
+            _text(batch.run, batch.runs),
+            kinds(batch.kind),
+            _agents(batch),
+            _text((batch.flags & cell.EVAL).astype(np.int32), list(PHASES)),
+            pa.array(batch.env_index),
+            pa.array(batch.episode),
+            pa.array(batch.step),
+            pa.array(batch.value),
+            _fields(batch),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def kinds(kind: NDArray[np.uint16]) -> pa.DictionaryArray:
+    """Kinds as the events' class names."""
+    present = np.flatnonzero(np.bincount(kind))
+    index = np.zeros(int(present[-1]) + 1 if len(present) else 0, dtype=np.int32)
+    index[present] = np.arange(len(present))
+    return _text(index[kind], [events.kind_name(one) for one in present.tolist()])
+
+
+def as_json(payload: bytes) -> str:
+    """A payload as JSON text, on one line; as hexadecimal where it is no msgpack (of a kind that is not known)."""
+    try:
+        content = events.unpack(payload)
+        try:
+            return json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError):
+            return json.dumps(_plain(content), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return json.dumps(payload.hex())
+
+
+def _text(index: NDArray[np.int32], values: list[str]) -> pa.DictionaryArray:
+    """`values[index]`, null where the index is negative."""
+    absent = index < 0
+    indices = pa.array(index, mask=absent if absent.any() else None)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(values, type=pa.string()))
+
+
+def _agents(batch: Batch) -> pa.DictionaryArray:
+    if int(batch.agent.max(initial=0)) <= len(batch.names):
+        return _text(batch.agent.astype(np.int32) - 1, batch.names)
+    # Numbers that the log never gave: no writer of ours does that, but what is there can be looked at.
+    numbers, inverse = np.unique(batch.agent, return_inverse=True)
+    index = np.where(batch.agent == 0, -1, inverse).astype(np.int32)
+    return _text(index, [batch.name(number) for number in numbers.tolist()])
+
+
+def sparse(length: int, values: Mapping[int, Any], type_: pa.DataType) -> pa.Array:
+    """A column of `length` rows that is null but for `values`, row → value."""
+    if not values:
+        return pa.nulls(length, type_)
+    index = np.full(length, -1, dtype=np.int64)
+    index[list(values)] = np.arange(len(values))
+    return pa.array(list(values.values()), type=type_).take(pa.array(index, mask=index < 0))
+
+
+def _fields(batch: Batch) -> pa.Array:
+    metrics = np.flatnonzero(batch.kind == cell.METRIC_LOGGED).tolist()
+    texts: dict[int, str] = {}
+    if metrics:
+        as_text = {
+            number: json.dumps({"metric": batch.name(number)}, ensure_ascii=False)
+            for number in np.unique(batch.form[metrics]).tolist()
+        }
+        texts = {row: as_text[number] for row, number in zip(metrics, batch.form[metrics].tolist(), strict=True)}
+    texts |= {row: as_json(payload) for row, payload in batch.payloads.items()}
+    return sparse(len(batch), texts, pa.string())
+
+
+def _plain(value: Any) -> Any:
+    """What msgpack holds and JSON does not, as what JSON holds."""
+    if isinstance(value, dict):
+        return {key.hex() if isinstance(key, bytes) else str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,268 @@
+"""History is lossless: from each file the original segments can be made again, whatever is in them; damage is found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from crc32c import crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import replay.batch
+from journal import chain as chains
+from journal import segment
+from journal.errors import CorruptJournal, JournalFailed, UnsupportedFormat
+from journal.manifest import Base, Manifest
+from journal.storage.disk import DiskStorage
+from journal.storage.faulty import FaultyStorage
+from journal.storage.memory import MemoryStorage
+from journal.walk import Walk
+from replay import history, lossless, parquet
+from replay.batch import COLUMNS
+from replay.scan import scan
+
+sys.path.insert(0, str(Path(__file__).parent))
+from logs import (
+    SIGNED_NAN,
+    add_segment_without_events,
+    flip,
+    fresh,
+    record,
+    record_everything,
+    segments,
+    write_history,
+)
+from model import commands
+
+
+@pytest.fixture
+def everything() -> MemoryStorage:
+    """Three sessions, and between them a segment without events."""
+    storage = fresh()
+    record_everything(storage)
+    add_segment_without_events(storage)
+    record(storage, [("start", "PPO", "train", 0), ("reward", "PPO", "train", 0, 1.0), ("end", "PPO", "train", 0)])
+    add_segment_without_events(storage)
+    return storage
+
+
+def in_force(storage: MemoryStorage, path: str) -> Manifest:
+    """The manifest of a journal whose live log begins behind this history file."""
+    return Manifest(Manifest.read(storage).journal_id, history.describe(storage, path).end)
+
+
+def test_every_byte_of_the_segments_comes_back(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    again = list(history.reencode(everything, path))
+    assert [raw for _, raw in again] == segments(everything)
+    assert [header.ordinal for header, _ in again] == [0, 1, 2, 3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(commands, min_size=1, max_size=3), st.integers(1, 20))
+def test_every_byte_of_random_logs_comes_back(scripts: list[Any], rows: int) -> None:
+    """Row groups of any size, so that their borders fall everywhere."""
+    storage = fresh()
+    for script in scripts:
+        record(storage, [("reward", "PPO", "train", 0, 1.0), *script])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "ROWS", rows)
+        patch.setattr(replay.batch, "ROWS", rows)
+        path = write_history(storage)
+    assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
+    compare_with_scan(storage, path)
+
+
+def test_history_reads_as_the_segments_do(everything: MemoryStorage) -> None:
+    compare_with_scan(everything, write_history(everything))
+
+
+def compare_with_scan(storage: MemoryStorage, path: str) -> None:
+    def columns(batches: list[Any]) -> dict[str, Any]:
+        return {name: np.concatenate([getattr(batch, name) for batch in batches]).tobytes() for name in COLUMNS}
+
+    def rare(batches: list[Any]) -> dict[int, bytes]:
+        return {int(batch.seq[row]): raw for batch in batches for row, raw in batch.payloads.items()}
+
+    def runs(batches: list[Any]) -> list[str | None]:
+        return [batch.runs[i] if i >= 0 else None for batch in batches for i in batch.run.tolist()]
+
+    live = list(scan(storage))
+    compacted = list(history.read(storage, in_force(storage, path), 0))
+    assert columns(compacted) == columns(live)
+    assert rare(compacted) == rare(live)
+    assert runs(compacted) == runs(live)
+    assert compacted[-1].names == live[-1].names
+
+
+def test_other_tools_read_it(tmp_path: Path) -> None:
+    """Plain pyarrow and pandas, without this library."""
+    storage = DiskStorage(tmp_path)
+    record_everything(storage)
+    path = tmp_path / write_history(storage)
+    frame = pd.read_parquet(path)
+    assert frame["seq"].tolist() == list(range(len(frame)))
+    assert set(frame["kind"]) > {"RunStarted", "Rewarded", "EpisodeEnded", "MetricLogged", "kind 77"}
+    assert frame.loc[frame["kind"] == "MetricLogged", "fields"].tolist() == ['{"metric": "loss"}']
+    assert set(frame.loc[frame["kind"] == "Rewarded", "agent"]) == {"PPO"}
+    bits = pq.read_table(path)["value"].to_numpy().view("u8")
+    assert np.float64(SIGNED_NAN).view("u8") in bits
+    row_group = pq.ParquetFile(path, page_checksum_verification=True).metadata.row_group(0)
+    assert row_group.column(0).compression == "ZSTD"
+
+
+def test_the_chain_goes_through_history_from_the_first_event(everything: MemoryStorage) -> None:
+    manifest = Manifest.read(everything)
+    walk = Walk(everything, manifest).run()
+    path = write_history(everything)
+    promises = list(history.chain(everything, path, chains.genesis(manifest.journal_id)))
+    assert promises[-1] == walk.promise
+    assert len(promises) >= 6
+    told = history.describe(everything, path)
+    assert (told.end.chain, told.end.position, told.end.seq) == (walk.chain, walk.position, walk.seq)
+
+
+def test_another_chain_before_it_is_found(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    with pytest.raises(CorruptJournal, match="chain does not match") as caught:
+        list(history.chain(everything, path, bytes(24)))
+    assert caught.value.path == path
+
+
+def test_an_edit_that_makes_all_checksums_anew_is_found_by_the_chain(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    checked = parquet.open_checked(everything, path, 0, lossless.SCHEMA)
+    rows = checked.file.read()
+    values = rows["value"].to_numpy().copy()
+    values[5] = 1e6
+    rows = rows.set_column(rows.schema.get_field_index("value"), lossless.SCHEMA.field("value"), [values])
+    everything.remove(path)
+    with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
+        writer.write(rows)
+        writer.close(checked.document)
+    assert list(history.read(everything, in_force(everything, path), 0)), "each file for itself is right"
+    with pytest.raises(CorruptJournal, match="chain does not match"):
+        list(history.chain(everything, path, checked_base(checked).chain))
+
+
+def checked_base(checked: parquet.Checked) -> Base:
+    return Base.from_payload(checked.document["base"])
+
+
+def test_any_flipped_bit_is_found(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    manifest = in_force(everything, path)
+    size = everything.size(path) * 8
+    for bit in [*range(0, size, 397), *range(size - 12 * 8, size)]:
+        flip(everything, path, bit)
+        with pytest.raises(CorruptJournal) as caught:
+            list(history.read(everything, manifest, 0))
+        assert (caught.value.path, caught.value.seq) == (path, 0), bit
+        flip(everything, path, bit)
+    assert list(history.read(everything, manifest, 0))
+
+
+def test_a_cut_file_is_found(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    for size in (0, 3, 8, 12, everything.size(path) // 2, everything.size(path) - 1):
+        data = everything.read(path)
+        everything.open(path).truncate(size)
+        with pytest.raises(CorruptJournal):
+            history.describe(everything, path)
+        everything.open(path).write(0, data)
+
+
+def test_a_newer_format_is_refused_as_such(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "FORMAT", 2)
+    path = write_history(everything)
+    monkeypatch.undo()
+    with pytest.raises(UnsupportedFormat, match="format 2"):
+        history.describe(everything, path)
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "seq"),
+    [
+        (["0-9", "10-19"], None, None),
+        (["0-9", "10-19", "20-29"], None, None),
+        (["10-19"], "history", 0),
+        (["0-9"], "history", 10),
+        (["0-9", "11-19"], "history", 10),
+        (["0-9", "9-19"], "history/9-19.parquet", 9),
+        (["0-9", "10-20"], "history/10-20.parquet", 10),
+        (["0-4", "0-9", "10-19"], "history/0-9.parquet", 0),
+    ],
+)
+def test_missing_and_overlapping_files_are_named(names: list[str], path: str | None, seq: int | None) -> None:
+    storage = fresh()
+    storage.make_directory("history")
+    for name in [*names, "notes"]:
+        storage.create(f"history/{name}.parquet").close()
+    manifest = Manifest(bytes(16), Base(3, 99, 20, bytes(24)))
+    if path is None:
+        assert [span.path for span in history.spans(storage, manifest)] == [f"history/{n}.parquet" for n in names[:2]]
+        return
+    with pytest.raises(CorruptJournal) as caught:
+        history.spans(storage, manifest)
+    assert (caught.value.path, caught.value.seq) == (path, seq)
+
+
+def test_a_file_of_another_name_or_journal_is_refused(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    manifest = in_force(everything, path)
+    with pytest.raises(CorruptJournal, match="another journal"):
+        list(history.read(everything, Manifest(bytes(16), manifest.base), 0))
+    shorter = Base(9, manifest.base.position, 9, manifest.base.chain)
+    everything.rename(path, "history/0-8.parquet")
+    with pytest.raises(CorruptJournal, match="its name says otherwise"):
+        list(history.read(everything, Manifest(manifest.journal_id, shorter), 0))
+
+
+def test_a_file_that_does_not_end_where_the_live_log_begins_is_refused(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    end = in_force(everything, path).base
+    manifest = Manifest(Manifest.read(everything).journal_id, Base(end.ordinal, end.position, end.seq, bytes(24)))
+    with pytest.raises(CorruptJournal, match="does not end where the log begins"):
+        list(history.read(everything, manifest, 0))
+
+
+def test_a_read_that_fails_is_not_taken_for_damage(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    faulty = FaultyStorage(everything)
+    faulty.fail("read", path=path, nth=3)
+    with pytest.raises(JournalFailed, match="check the disk"):
+        list(history.read(faulty, in_force(everything, path), 0))
+
+
+def test_what_lies_below_is_not_read(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "ROWS", 5)
+    monkeypatch.setattr(replay.batch, "ROWS", 5)
+    path = write_history(everything)
+    manifest = in_force(everything, path)
+    batches = list(history.read(everything, manifest, 12))
+    assert int(batches[0].seq[0]) <= 12 < int(batches[0].seq[-1]) + 1
+    assert int(batches[-1].seq[-1]) == manifest.base.seq - 1
+    faulty = FaultyStorage(everything)
+    assert not list(history.read(faulty, manifest, manifest.base.seq))
+    assert not [one for one in faulty.operations if one[0] == "read"]
+
+
+@given(st.binary(min_size=64 * 3, max_size=64 * 3), st.integers(0, 2**32 - 1), st.integers(0, 2**62))
+@settings(deadline=None)
+def test_checksums_of_many_cells_are_those_of_each(raw: bytes, salt: int, position: int) -> None:
+    at = np.array([0, 2])
+    expected = [crc32c(raw[i * 64 + 4 : i * 64 + 64], salt) ^ (position + i & 0xFFFFFFFF) for i in (0, 2)]
+    assert lossless.checksums(np.frombuffer(raw, dtype=np.uint8), at, salt, position).tolist() == expected
+
+
+def test_it_names_the_segments_it_covers(everything: MemoryStorage) -> None:
+    told = history.describe(everything, write_history(everything))
+    headers = [segment.Header.parse(one.header, "") for one in told.segments]
+    assert [header.ordinal for header in headers if isinstance(header, segment.Header)] == list(told.ordinals)
+    assert [one.seq for one in told.segments] == sorted(one.seq for one in told.segments)
