@@ -1,0 +1,24 @@
+"""training-journal, recording: any training loop, with three added lines, and killed at any moment.
+
+    import agents_adapter
+    from agents_adapter import Plan
+
+    run = agents_adapter.start("runs/fx", config={"lr": 0.1})    # begins a run, or goes on with the unfinished one
+    ppo = run.agent("PPO", state={"policy": policy, "rng": rng})
+    for episode in ppo.episodes(plan):                           # those that are still to be done
+        ...
+        episode.step(reward)
+    run.finish()
+
+What is saved and promised is told at `start`, `Run.agent` and `Track.episodes`; other loops: `Track.wrap`,
+`Track.loop`.
+"""
+
+from agents_adapter.bars import Bars
+from agents_adapter.checkpoint import CheckpointStore
+from agents_adapter.episode import Episode
+from agents_adapter.plan import Plan, PlanEntry
+from agents_adapter.run import Run, start
+from agents_adapter.track import Team, Track
+
+__all__ = ["Bars", "CheckpointStore", "Episode", "Plan", "PlanEntry", "Run", "Team", "Track", "start"]

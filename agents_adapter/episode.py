@@ -1,0 +1,208 @@
+"""An episode as the loop sees it: what the plan asks for, and the calls that record what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from journal.cell import EVAL
+from journal.errors import EventRejected, JournalClosed
+from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, payload_of
+
+if TYPE_CHECKING:
+    from agents_adapter.bars import Bars
+    from agents_adapter.plan import PlanEntry
+    from agents_adapter.track import Track
+
+
+class Episode:
+    """One episode of one agent in one environment. Made by `track.episodes`, `track.evaluate` and `track.wrap`."""
+
+    __slots__ = (
+        "_agent",
+        "_bars_told",
+        "_flags",
+        "_record",
+        "_track",
+        "ended",
+        "entry",
+        "env_index",
+        "index",
+        "number",
+        "phase",
+        "reward",
+        "seed",
+        "shown",
+        "steps",
+    )
+
+    def __init__(
+        self,
+        track: Track,
+        number: int,
+        phase: Phase,
+        *,
+        env_index: int = 0,
+        entry: PlanEntry | None = None,
+        index: int | None = None,
+        position: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Records EpisodeStarted; `position` is the number of the entry among all that the run has planned."""
+        self._track = track
+        self._agent = track.number
+        self._flags = EVAL if phase == "eval" else 0
+        self._bars_told = entry is None
+        self.phase: Phase = phase
+        self.env_index = env_index
+        self.number = number
+        """Counts the agent's episodes in this phase, over its whole life."""
+        self.index = index
+        """Place in the plan that is walked; None without a plan."""
+        self.entry = entry
+        self.seed = seed if entry is None else entry.seed
+        self.steps = 0
+        self.reward = 0.0
+        """Sum of the rewards so far, left to right; NaN and infinite ones are recorded and not added."""
+        self.ended = False
+        self.shown: Callable[[], Bars] | None = None
+        """Asked at the end for the bars to observe, where an environment chose them."""
+        self._record = track.recorder.reward
+        track.recorder.append(
+            EpisodeStarted(
+                agent=track.name,
+                episode=number,
+                phase=phase,
+                env_index=env_index,
+                seed=self.seed,
+                entry=position,
+                params=None if entry is None else entry.params,
+            )
+        )
+
+    @property
+    def start(self) -> int:
+        """First bar of the episode."""
+        return self._planned().start
+
+    @property
+    def stop(self) -> int:
+        """The bar after its last one."""
+        return self._planned().stop
+
+    @property
+    def instrument(self) -> str:
+        """Whose bars."""
+        return self._planned().instrument
+
+    @property
+    def timeframe(self) -> str:
+        """How long a bar is."""
+        return self._planned().timeframe
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The plan's parameters of this episode; empty where it has none."""
+        return dict(self.entry.params or {}) if self.entry is not None else {}
+
+    def step(self, reward: float, terminated: bool = False, truncated: bool = False) -> None:
+        """Record one step's reward; it survives the process when this returns. Ends the episode where told so.
+
+        Which rewards are taken: `journal.events.as_reward`. Raises `EventRejected` (also after the episode's end),
+        `JournalClosed` (after the run's), `JournalFailed`; then nothing was recorded.
+        """
+        if type(reward) is not float:
+            reward = as_reward(reward)
+        self._record(self._agent, self.number, self.steps, reward, self.env_index, self._flags)
+        self.steps += 1
+        if reward - reward == 0.0:
+            self.reward += reward
+        if terminated or truncated:
+            self.end("terminated" if terminated else "truncated")
+
+    def observe(self, bars: Bars, start: int | None = None) -> None:
+        """Record that the environment showed exactly these bars, by their content.
+
+        `start` is the place of the first one in its series: the plan's where the episode has one, else 0. Give it where
+        more was shown than the plan says, such as a look-back. Raises `EventRejected` where without it the bars are not
+        the plan's, and after the episode's end.
+        """
+        if self.ended:
+            self._refuse()
+        entry = self.entry
+        if entry is not None and start is None:
+            start = entry.start
+            asked = (entry.instrument, entry.timeframe, entry.length)
+            shown = (bars.instrument, bars.timeframe, len(bars))
+            if asked != shown:
+                raise EventRejected(
+                    f"episode {self.number} of {self._track.name} is planned on {_told(asked)}, but was shown "
+                    f"{_told(shown)}: give bars[episode.start:episode.stop] of the planned instrument"
+                )
+        start = start or 0
+        self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars.content_hash())
+
+    def end(self, reason: str = "completed", **metrics: Any) -> None:
+        """Record the end, with what the caller measured (pnl, trades, drawdown, …: numbers or text).
+
+        Raises `EventRejected` where it has ended already, or a metric cannot be recorded; then it is still open.
+        """
+        if self.ended:
+            self._refuse()
+        if not reason or type(reason) is not str:
+            raise EventRejected(f"reason is {reason!r:.80}: give a word, such as 'completed'")
+        track = self._track
+        end = EpisodeEnded(
+            agent=track.name,
+            episode=self.number,
+            phase=self.phase,
+            env_index=self.env_index,
+            reason=reason,
+            metrics=metrics or None,
+        )
+        if metrics:
+            payload_of(end)  # Before anything is recorded: can it be?
+        if self.shown is not None:
+            self.observe(self.shown())
+            self.shown = None
+        if not self._bars_told and self.entry is not None:
+            self._saw(self.entry.instrument, self.entry.timeframe, self.entry.start, self.entry.stop, None)
+        track.recorder.append(end)
+        self.ended = True
+        self._record = self._refuse
+        track.ended(self)
+
+    def _saw(self, instrument: str, timeframe: str, start: int, stop: int, content_hash: bytes | None) -> None:
+        self._track.recorder.append(
+            BarsSeen(
+                agent=self._track.name,
+                episode=self.number,
+                phase=self.phase,
+                env_index=self.env_index,
+                instrument=instrument,
+                timeframe=timeframe,
+                start=start,
+                stop=stop,
+                content_hash=content_hash,
+                source="declared" if content_hash is None else "observed",
+            )
+        )
+        self._bars_told = True
+
+    def _planned(self) -> PlanEntry:
+        if self.entry is None:
+            raise AttributeError(f"episode {self.number} of {self._track.name} follows no plan: it has no bar range")
+        return self.entry
+
+    def _refuse(self, *call: object) -> NoReturn:
+        who = f"episode {self.number} of {self._track.name}"
+        if self._track.recorder.log.closed:
+            raise JournalClosed(f"{who}: the run has ended; start the next one with agents_adapter.start")
+        raise EventRejected(f"{who} has ended: nothing can follow it; go on with the next episode")
+
+    def __repr__(self) -> str:
+        return f"<Episode {self.number} of {self._track.name}, {self.phase}, {self.steps} steps>"
+
+
+def _told(bars: tuple[str, str, int]) -> str:
+    return f"{bars[2]:,} bars of {bars[0]} {bars[1]}"

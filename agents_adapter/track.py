@@ -1,0 +1,215 @@
+"""The track: one agent's part of a run. Loops ask it for episodes; it knows which of them are still to be done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agents_adapter import passes
+from agents_adapter.episode import Episode
+from agents_adapter.plan import Plan
+from agents_adapter.wrap import Environments, RecordedEnvironment, Shown
+from journal.errors import EventRejected
+from journal.events import MetricLogged, Phase, check_count
+from replay.intervals import Intervals
+from replay.state import Lineage
+from replay.totals import PHASES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from agents_adapter.plan import PlanEntry
+    from agents_adapter.run import Run
+    from agents_adapter.saver import Saver
+
+AnyPlan = Plan | Iterable[Any]
+"""A plan, or a list of what `Plan` takes."""
+
+
+class Track:
+    """One agent in a run. Made by `run.agent`; the members of a team are tracks too."""
+
+    saver: Saver
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self.name = name
+        """The agent's name in the journal: "PPO", or "PPO#1" for its replicate 1."""
+        self.recorder = run.recorder
+        self.number = run.recorder.agent(name)
+        """The name's number in this journal."""
+        self.open: dict[tuple[Phase, int], Episode] = {}
+        """(phase, env_index) → its open episode."""
+        self.next_number: dict[Phase, int] = dict.fromkeys(PHASES, 0)
+        self.finished: dict[Phase, Intervals] = {phase: Intervals() for phase in PHASES}
+        """Entries that earlier attempts of this run have finished."""
+        self.environments = Environments()
+        self._vars: dict[str, Any] = {}
+
+    @property
+    def vars(self) -> dict[str, Any]:
+        """Loop state that resumes with the agent (epsilon, a best score, …): numbers, text, arrays, lists, dicts."""
+        return self._vars
+
+    # -- loops -------------------------------------------------------------------------------------------------------
+
+    def episodes(self, plan: AnyPlan) -> Iterator[Episode]:
+        """The plan's episodes that are still to be done, in its order; phase train.
+
+        Saves checkpoint 0 before the first one, then every `checkpoint_every` ended episodes, and at the end. An
+        episode that the loop's body left open ends ("completed") when the next one is asked for. Raises
+        `EventRejected` for a bad plan or inside another such loop of this agent, `ResumeImpossible` for another plan
+        than the one that was begun, `JournalClosed`, `JournalFailed`, and what saving the agent raises.
+        """
+        return self._walk(plan, "train")
+
+    def evaluate(self, plan: AnyPlan) -> Iterator[Episode]:
+        """The same in phase eval: totals and comparisons keep it apart."""
+        return self._walk(plan, "eval")
+
+    def loop(self, n: int) -> Iterator[int]:
+        """`range(n)` that goes on where the journal ends: progress that is not a plan's episodes.
+
+        A checkpoint is saved before the first iteration, after every `checkpoint_every` iterations or episodes ended in
+        them, and at the end. Raises as `episodes`, and `EventRejected` for an agent without a state to resume.
+        """
+        check_count(n, "loop(n)")
+        return passes.count(self.saver, self, int(n))
+
+    def wrap(self, env: Any, bars: Shown | None = None, *, phase: Phase = "train") -> Any:
+        """The environment, recording: each reset starts an episode, each step records its reward.
+
+        For Gymnasium's five values and the older four; see `agents_adapter.wrap`. `bars` tells what an environment
+        that chooses its own bars has shown: called with `env` at an episode's end, it returns Bars or (DataFrame,
+        instrument, timeframe). The generators in `env` travel in the checkpoints. Raises `EventRejected` for what is
+        no environment.
+        """
+        self.check_open()
+        return RecordedEnvironment(env, self, bars, phase)
+
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers beside the rewards, at `step`: whatever the caller counts; the episode's number, if None.
+
+        All of them or, where one is no number (`EventRejected`), none.
+        """
+        self.check_open()
+        phase: Phase = self.planned or "train"
+        if step is None:
+            opened = self.open.get((phase, 0))
+            step = self.next_number[phase] if opened is None else opened.number
+        if not isinstance(metrics, Mapping):
+            raise EventRejected(f"log() takes a dict of numbers, this is {metrics!r:.80}")
+        events = [
+            MetricLogged(agent=self.name, metric=name, step=step, value=value, phase=phase)
+            for name, value in metrics.items()
+        ]
+        for event in events:
+            self.recorder.append(event)
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """One row per ended, effective episode of the run, all attempts; columns: `agents_adapter.results`."""
+        from agents_adapter.results import episodes_frame
+
+        return episodes_frame(self._run.log.storage, self._run.id, self.name)
+
+    # -- for the other modules ---------------------------------------------------------------------------------------
+
+    @property
+    def planned(self) -> Phase | None:
+        """The phase of the plan that is walked now; None outside."""
+        walking = self.saver.walking
+        if walking is None or walking.current.kind == "loop" or self not in walking.tracks:
+            return None
+        return walking.current.phase
+
+    def place(self, lineage: Lineage, *, resumed: bool) -> None:
+        """Go on with the numbers of `lineage`, and in a resumed run with what it has finished."""
+        self.next_number = dict(lineage.next_episode)
+        if resumed:
+            self.finished = {phase: entries.copy() for phase, entries in lineage.finished.items()}
+
+    def check_open(self) -> None:
+        """Raises `JournalClosed` after the run's end."""
+        self._run.check_open()
+
+    def start_episode(
+        self,
+        phase: Phase,
+        *,
+        env_index: int = 0,
+        entry: PlanEntry | None = None,
+        index: int | None = None,
+        position: int | None = None,
+        seed: int | None = None,
+    ) -> Episode:
+        """Record the start of the next episode. One that is still open there is ended first."""
+        self.check_open()
+        before = self.open.get((phase, env_index))
+        if before is not None:
+            before.end()
+        number = self.next_number[phase]
+        episode = Episode(
+            self, number, phase, env_index=env_index, entry=entry, index=index, position=position, seed=seed
+        )
+        self.open[phase, env_index] = episode
+        self.next_number[phase] = number + 1
+        if self._run.seeding == "episode":
+            _seed_global(number if episode.seed is None else episode.seed)
+        return episode
+
+    def ended(self, episode: Episode) -> None:
+        """An episode has ended."""
+        self.open.pop((episode.phase, episode.env_index), None)
+        self.saver.episode_ended(self)
+
+    def between_episodes(self) -> None:
+        """A wrapped environment is about to be reset, outside any plan."""
+        self.check_open()
+        self.saver.between()
+
+    def _walk(self, plan: AnyPlan, phase: Phase) -> Iterator[Episode]:
+        self.check_open()
+        return map(itemgetter(0), passes.walk(self.saver, (self,), as_plan(plan), phase))
+
+    def __repr__(self) -> str:
+        return f"<Track {self.name} of run {self._run.id}>"
+
+
+class Team:
+    """Agents that are saved and go back together: one checkpoint, one rewind. Made by `run.team`.
+
+    `team["buyer"]` is a member's track.
+    """
+
+    def __init__(self, saver: Saver, tracks: tuple[Track, ...]) -> None:
+        self.name = saver.name
+        self.tracks = tracks
+        self._saver = saver
+
+    def __getitem__(self, name: str) -> Track:
+        return {track.name: track for track in self.tracks}[name]
+
+    def episodes(self, plan: AnyPlan) -> Iterator[tuple[Episode, ...]]:
+        """As `Track.episodes`: for each entry a tuple, one episode per member, in their order."""
+        self.tracks[0].check_open()
+        return passes.walk(self._saver, self.tracks, as_plan(plan), "train")
+
+    def evaluate(self, plan: AnyPlan) -> Iterator[tuple[Episode, ...]]:
+        """The same in phase eval."""
+        self.tracks[0].check_open()
+        return passes.walk(self._saver, self.tracks, as_plan(plan), "eval")
+
+
+def as_plan(plan: AnyPlan) -> Plan:
+    """`plan`, or the plan of these entries. Raises `EventRejected`, also where it is empty."""
+    return plan if isinstance(plan, Plan) else Plan(plan)
+
+
+def _seed_global(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(np.random.SeedSequence(seed).generate_state(8))

@@ -1,0 +1,269 @@
+"""A wrapped environment records what passes through it, changes nothing of it, and its randomness resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import agents_adapter
+import replay
+from agents_adapter import Bars, Plan, Run, Track
+from journal import EventRejected, ResumeImpossible
+
+PLAN = Plan([("EURUSD", "H1", 10 * i, 10 * i + 10, i) for i in range(3)])
+
+
+class Short:
+    """Ends after `length` steps, each rewarded 1.0; `values` is how many its step returns."""
+
+    def __init__(self, length: int = 3, values: int = 5, **info: Any) -> None:
+        self.length, self.values, self.info = length, values, info
+        self.price = 1.25
+        self.closed = False
+
+    def reset(self, **given: Any) -> Any:
+        self.at = 0
+        return (0, {}) if self.values == 5 else 0
+
+    def step(self, action: Any) -> Any:
+        self.at += 1
+        over = self.at >= self.length
+        return (self.at, 1.0, over, False, self.info) if self.values == 5 else (self.at, 1.0, over, self.info)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = agents_adapter.start(tmp_path / "j", checkpoint_every=2, code="1")
+    yield run
+    run.finish()
+
+
+@pytest.fixture
+def track(run: Run) -> Track:
+    return run.agent("PPO", {})
+
+
+def play(env: Any, steps: int) -> None:
+    """The usual old loop: reset when done, and once more at the end."""
+    env.reset()
+    for _ in range(steps):
+        values = env.step(0)
+        if values[2] or (len(values) == 5 and values[3]):
+            env.reset()
+
+
+@pytest.mark.parametrize("values", [4, 5])
+def test_episodes_and_rewards_are_recorded(values: int, track: Track) -> None:
+    play(track.wrap(Short(values=values)), 6)
+    results = track.results
+    assert results["steps"].tolist() == [3, 3]
+    assert results["reward"].tolist() == [3.0, 3.0]
+    assert results["reason"].tolist() == ["terminated", "terminated"]
+
+
+def test_a_time_limit_of_the_old_kind_truncates(track: Track) -> None:
+    play(track.wrap(Short(values=4, **{"TimeLimit.truncated": True})), 3)
+    assert track.results["reason"].tolist() == ["truncated"]
+
+
+def test_results_pass_through_unchanged(track: Track) -> None:
+    env, bare = track.wrap(Short(), phase="train"), Short()
+    assert env.reset(seed=3) == bare.reset(seed=3)
+    for _ in range(3):
+        assert env.step(0) == bare.step(0)
+
+
+def test_all_other_attributes_are_the_environments_own(track: Track) -> None:
+    inner = Short()
+    env = track.wrap(inner)
+    assert env.price == 1.25
+    env.price = 1.5
+    assert inner.price == 1.5
+    assert not hasattr(env, "nothing")
+    with env:
+        pass
+    assert inner.closed
+
+
+def test_a_reset_ends_the_episode_and_one_without_steps_is_none(run: Run, track: Track) -> None:
+    env = track.wrap(Short(length=100))
+    env.reset(seed=1)
+    env.reset(seed=2)
+    env.step(0)
+    env.reset()
+    run.finish()
+    results = track.results
+    assert results[["seed", "steps", "reason"]].to_numpy().tolist() == [[2, 1, "completed"]]
+
+
+def test_a_step_without_a_reset_is_refused_before_the_environment_moves(track: Track) -> None:
+    inner = Short(length=2)
+    env = track.wrap(inner)
+    with pytest.raises(EventRejected, match=r"reset\(\) first"):
+        env.step(0)
+    play(env, 0)
+    env.step(0), env.step(0)
+    with pytest.raises(EventRejected, match=r"reset\(\) first"):
+        env.step(0)
+    assert inner.at == 2
+
+
+def test_what_is_no_environment_is_refused(track: Track) -> None:
+    class Vector(Short):
+        num_envs = 4
+
+    with pytest.raises(EventRejected, match="needs reset"):
+        track.wrap(object())
+    with pytest.raises(EventRejected, match="vector"):
+        track.wrap(Vector())
+    with pytest.raises(EventRejected, match="bars="):
+        track.wrap(Short(), bars="EURUSD")  # type: ignore[arg-type]
+    env = track.wrap(Short(values=5))
+    env.values = 3
+    env.step_ = env.reset()
+    env._recorded_env.step = lambda action: (0, 1.0, False)
+    with pytest.raises(EventRejected, match="3 values"):
+        env.step(0)
+
+
+def test_inside_a_plan_the_plan_starts_the_episodes(run: Run, track: Track) -> None:
+    env = track.wrap(Short())
+    for episode in track.episodes(PLAN):
+        env.reset(seed=episode.seed)
+        done = False
+        while not done:
+            _, _, done, _, _ = env.step(0)
+        assert episode.ended
+        env.reset()  # As loops do that reset when done.
+        with pytest.raises(EventRejected):
+            env.step(0)
+    for episode in track.evaluate(PLAN[:1]):
+        env.reset()
+        env.step(0)
+        assert episode.steps == 1
+    assert track.results[["phase", "entry", "steps"]].to_numpy().tolist() == [
+        ["train", 0, 3],
+        ["train", 1, 3],
+        ["train", 2, 3],
+        ["eval", 0, 1],
+    ]
+
+
+def test_two_environments_of_one_agent_are_told_apart(run: Run, track: Track) -> None:
+    one, other = track.wrap(Short()), track.wrap(Short())
+    for env in (one, other):
+        env.reset()
+    for _ in range(3):
+        one.step(0), other.step(0)
+    assert track.results[["env_index", "episode", "steps"]].to_numpy().tolist() == [[0, 0, 3], [1, 1, 3]]
+
+
+def test_bars_tells_what_the_environment_has_shown(run: Run, track: Track) -> None:
+    import pandas as pd
+
+    index = pd.date_range("2024-01-01", periods=30, freq="h")
+    frame = pd.DataFrame({"open": 1.0, "high": 1.2, "low": 0.9, "close": 1.1}, index=index)
+    asked = []
+
+    def shown(env: Short) -> Any:
+        asked.append(env.at)
+        return (frame.iloc[5:15], "EURUSD", "H1") if len(asked) == 1 else Bars.from_frame(frame, "EURUSD", "H1")
+
+    env = track.wrap(Short(), bars=shown)
+    play(env, 6)
+    first, second = replay.load(run.log.storage).agents["PPO"].bars[f"{run.id}/train"]
+    assert asked == [3, 3]
+    assert (first.source, first.stop - first.start, second.stop - second.start) == ("observed", 10, 30)
+    assert first.content_hash == Bars.from_frame(frame, "EURUSD", "H1").content_hash(5, 15)
+
+
+def test_checkpoints_lie_between_the_episodes_of_a_bare_loop(run: Run, track: Track) -> None:
+    play(track.wrap(Short()), 15)
+    episodes = [checkpoint.episode for checkpoint in replay.load(run.log.storage).agents["PPO"].checkpoints]
+    assert episodes == [0, 2, 4]
+
+
+# -- randomness --------------------------------------------------------------------------------------------------------
+
+
+def random_walk(directory: Path, env: Any, until: int) -> list[float]:
+    """Rewards and sampled actions of an environment that is seeded once, before the loop."""
+    seen = []
+    with agents_adapter.start(directory, checkpoint_every=1, code="1") as run:
+        track = run.agent("PPO", {})
+        env = track.wrap(env)
+        env.reset(seed=4)
+        env.action_space.seed(5)
+        for i in track.loop(8):
+            if i == until:
+                raise RuntimeError("stopped here")
+            observation, _ = env.reset()
+            seen += [float(one) for one in observation]
+            done = False
+            while not done:
+                action = env.action_space.sample()
+                observation, _, terminated, truncated, _ = env.step(action)
+                seen += [float(action), *(float(one) for one in observation)]
+                done = terminated or truncated
+    return seen
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "MountainCar-v0"])
+def test_the_randomness_of_a_gymnasium_environment_resumes_exactly(name: str, tmp_path: Path) -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+
+    def make() -> Any:
+        return gymnasium.make(name, max_episode_steps=30)
+
+    whole = random_walk(tmp_path / "whole", make(), 99)
+    with pytest.raises(RuntimeError):
+        random_walk(tmp_path / "j", make(), 5)
+    rest = random_walk(tmp_path / "j", make(), 99)
+    assert rest == whole[-len(rest) :]
+    assert 0 < len(rest) < len(whole)
+
+
+class Old(Short):
+    """Generators as plain attributes, made when first needed, one of them in what is wrapped."""
+
+    def __init__(self, inner: Any = None) -> None:
+        super().__init__(values=4)
+        self.env = inner
+        self.rng = np.random.RandomState(3)
+
+    def step(self, action: Any) -> Any:
+        at, _, over, info = super().step(action)
+        inner = self.env.rng.normal() if self.env is not None else 0.0
+        return at, self.rng.normal() + inner, over, info
+
+
+def old_rewards(directory: Path, env: Any, until: int) -> list[float]:
+    with agents_adapter.start(directory, checkpoint_every=1, code="1") as run:
+        track = run.agent("PPO", {})
+        env = track.wrap(env)
+        for i in track.loop(5):
+            if i == until:
+                raise RuntimeError("stopped here")
+            play(env, 3)
+        return [float(one) for one in track.results["reward"]]
+
+
+def test_generators_that_are_attributes_of_the_environment_resume_exactly(tmp_path: Path) -> None:
+    whole = old_rewards(tmp_path / "whole", Old(Old()), 99)
+    with pytest.raises(RuntimeError):
+        old_rewards(tmp_path / "j", Old(Old()), 2)
+    assert old_rewards(tmp_path / "j", Old(Old()), 99) == whole
+
+
+def test_an_environment_that_is_built_differently_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        old_rewards(tmp_path / "j", Old(Old()), 2)
+    with pytest.raises(ResumeImpossible, match=r"no env\.env"):
+        old_rewards(tmp_path / "j", Old(), 99)

@@ -1,0 +1,116 @@
+"""A training loop killed by SIGKILL at random moments: nothing whose append had returned is lost, and the training, resumed
+each time, ends bit-equal to one that was never cut.
+
+`JOURNAL_KILLS` is how many kills; a failure prints the seed that repeats it (`JOURNAL_SEED`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import signal
+import struct
+import time
+from pathlib import Path
+
+import agents_adapter
+import numpy as np
+import pytest
+import replay
+from agents_adapter import Plan
+from journal.storage.disk import DiskStorage
+
+KILLS = int(os.environ.get("JOURNAL_KILLS", "20"))
+SEED = int(os.environ.get("JOURNAL_SEED", random.SystemRandom().randrange(2**32)))
+EPISODES, BARS, WIDTH = 60, 400, 16
+_ACKED = struct.Struct("<Q")
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child; this system has no fork"),
+]
+
+
+def train(directory: Path, shared: mmap.mmap | None) -> np.ndarray:
+    """A learner whose every figure depends on all before: any lost, doubled or reordered step changes its weights."""
+    plan = Plan.from_list([("X", "H1", i * BARS, (i + 1) * BARS) for i in range(EPISODES)], seed=3)
+    rng, weights = np.random.default_rng(11), np.zeros(WIDTH)
+    random.seed(5)
+    run = agents_adapter.start(directory, config={"width": WIDTH}, checkpoint_every=2, code="train")
+    agent = run.agent("LinearQ", state={"weights": weights, "rng": rng})
+    agent.vars.setdefault("epsilon", 1.0)
+    for episode in agent.episodes(plan):
+        for _ in range(episode.start, episode.stop):
+            features = rng.normal(size=WIDTH)
+            explore = random.random() < agent.vars["epsilon"]
+            reward = float(np.tanh(features @ weights)) + (0.1 if explore else 0.0)
+            weights += 0.01 * (reward - weights.mean()) * features
+            episode.step(reward)
+            if shared is not None:
+                # The next seq of the log: every event below it was appended, and append has returned.
+                _ACKED.pack_into(shared, 0, run.log.next_seq)
+        agent.vars["epsilon"] *= 0.97
+    run.finish()
+    return weights
+
+
+def figures(directory: Path) -> tuple[object, ...]:
+    agent = replay.load(directory).agents["LinearQ"]
+    totals = agent.effective["train"]
+    return totals.episodes, totals.steps, totals.reward, agent.next_episode["train"]
+
+
+def final_weights(directory: Path) -> np.ndarray:
+    """The weights in the last checkpoint, as the journal gives them back."""
+    state = replay.load(directory)
+    last = state.agents["LinearQ"].checkpoints[-1]
+    content = agents_adapter.CheckpointStore(DiskStorage(directory)).load(last.path, last.sha256)
+    return np.asarray(content["state"]["weights"])
+
+
+def test_killed_at_random_moments_it_ends_bit_equal(tmp_path: Path) -> None:
+    print(f"JOURNAL_SEED={SEED} JOURNAL_KILLS={KILLS}")
+    began = time.perf_counter()
+    expected = train(tmp_path / "uncut", None)
+    uncut_seconds = time.perf_counter() - began
+    expected_figures = figures(tmp_path / "uncut")
+
+    choose = random.Random(SEED)
+    shared = mmap.mmap(-1, 64)
+    kills = trainings = 0
+    while kills < KILLS:
+        directory = tmp_path / f"cut-{trainings}"
+        trainings += 1
+        while True:
+            _ACKED.pack_into(shared, 0, 0)
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    train(directory, shared)
+                    code = 0
+                finally:
+                    os._exit(code)
+            # Several kills to a training: each attempt gets a random part of its time, start and end included.
+            deadline = time.perf_counter() + choose.random() * uncut_seconds * (0.4 if kills < KILLS else 9)
+            killed = False
+            while (done := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+                if time.perf_counter() >= deadline and kills < KILLS:
+                    os.kill(pid, signal.SIGKILL)
+                    done = os.waitpid(pid, 0)
+                    killed = os.WIFSIGNALED(done[1])
+                    break
+                time.sleep(0.0005)
+            if not killed:
+                assert done[1] == 0, f"the training failed by itself (seed {SEED})"
+                break
+            kills += 1
+            acked = _ACKED.unpack_from(shared, 0)[0]
+            if (directory / "journal.json").exists():
+                found = replay.load(directory).events
+                assert found >= acked, f"{acked - found} events lost whose append had returned (seed {SEED})"
+        assert figures(directory) == expected_figures, f"seed {SEED}"
+        assert final_weights(directory).tobytes() == expected.tobytes(), f"seed {SEED}"
+        assert replay.verify(directory).status == "clean"
+    print(f"{kills} kills over {trainings} trainings: nothing lost, all ended bit-equal")
