@@ -14,6 +14,13 @@ What is saved and promised is told at `start`, `Run.agent` and `Track.episodes`;
 `Track.loop`.
 """
 
+import replay
+
+if getattr(replay, "DISTRIBUTION", None) != "training-journal":
+    raise ImportError(
+        f"the package `replay` in {replay.__file__} is not training-journal's: rename it, or take it off sys.path"
+    )
+
 from agents_adapter.bars import Bars
 from agents_adapter.checkpoint import CheckpointStore
 from agents_adapter.episode import Episode

@@ -28,11 +28,12 @@ from agents_adapter.checkpoint import CheckpointStore
 from agents_adapter.results import Results
 from journal.errors import JournalError
 from journal.storage import Storage
+from journal.storage.disk import DiskStorage
 from replay.scan import scan
 from replay.state import State
 
 _DIFFERENCES_MAX: Final = 50
-_POLL: Final = 0.005
+_POLL: Final = 0.002
 
 
 @dataclass(slots=True)
@@ -63,19 +64,18 @@ def check(
     draw = random.Random(seed)
     report = Report(seed)
     whole = os.path.join(os.fspath(folder), "whole")
-    started = time.monotonic()
-    opened = _attempt(command, whole, timeout, None, None)
-    longest = time.monotonic() - started
+    recording = _attempt(command, whole, timeout)
+    assert recording is not None, "nobody killed it"
     while report.kills < kills and not report.differences:
         report.trainings += 1
         killed = os.path.join(os.fspath(folder), f"killed-{report.trainings}")
-        while report.kills < kills:
-            # Not before it could have opened its journal: killing an import shows nothing.
-            if _attempt(command, killed, timeout, draw.uniform(opened, longest), draw.choice(list(signals))) >= 0:
+        while not _completed(killed):
+            if report.kills == kills:
+                _attempt(command, killed, timeout)
                 break
-            report.kills += 1
-        else:
-            _attempt(command, killed, timeout, None, None)
+            kill = draw.uniform(0.0, recording), draw.choice(list(signals))
+            if _attempt(command, killed, timeout, kill) is None:
+                report.kills += 1
         report.differences += differences(whole, killed)
     return report
 
@@ -90,34 +90,50 @@ def differences(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> l
     return found
 
 
-def _attempt(command: Sequence[str], directory: str, timeout: float, after: float | None, by: int | None) -> float:
-    """One process. Returns the seconds until it opened its journal, or -1 where it was killed `after` seconds."""
+def _attempt(
+    command: Sequence[str], directory: str, timeout: float, kill: tuple[float, int] | None = None
+) -> float | None:
+    """One process: the seconds from its first segment to its end; None where it was killed.
+
+    `kill` is (seconds after its first segment, signal): killing an import would show nothing.
+    """
     words = [word.replace("{dir}", directory) for word in command]
-    manifest = os.path.join(directory, "journal.json")
+    segments = DiskStorage(os.path.join(directory, "segments"))
+    before = segments.list("")
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    started = time.monotonic()
-    opened = None
+    started, opened = time.monotonic(), None
+    killed, said = False, b""
     try:
-        while process.poll() is None:
-            now = time.monotonic() - started
-            if opened is None and os.path.exists(manifest):
+        while process.returncode is None:
+            try:
+                said = process.communicate(timeout=_POLL)[1]
+            except subprocess.TimeoutExpired:
+                pass
+            now = time.monotonic()
+            if opened is None and segments.list("") != before:
                 opened = now
-            if after is not None and now >= after:
-                process.send_signal(signal.SIGKILL if by is None else by)
-                after = None
-            if now > timeout:
+            if kill is not None and not killed and opened is not None and now >= opened + kill[0]:
+                process.send_signal(kill[1])
+                killed = True
+            if now > started + timeout:
                 raise subprocess.TimeoutExpired(words, timeout)
-            time.sleep(_POLL)
     except BaseException:
         process.kill()
+        process.communicate()
         raise
-    finally:
-        _, said = process.communicate()
     if process.returncode == 0:
-        return opened or 0.0
-    if by is not None and after is None:
-        return -1.0
+        return time.monotonic() - (opened or started)
+    if killed:
+        return None
     raise RuntimeError(f"{words} ended by itself with {process.returncode}: {said.decode(errors='replace')[-2000:]}")
+
+
+def _completed(directory: str) -> bool:
+    """Is the training through? A kill may come when only the process's own end is left."""
+    if not os.path.exists(os.path.join(directory, "journal.json")):
+        return False
+    last = next(reversed(replay.load(directory).runs.values()), None)
+    return last is not None and last.status == "completed"
 
 
 def _differences(one: State, other: State) -> Iterator[str]:

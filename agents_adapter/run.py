@@ -157,7 +157,7 @@ class Run:
         self._attempt_open = False
         self._ended = False
         # What was in flight before the training is not its failure.
-        self._errors_before = _errors()
+        self._errors_before = (sys.exception(), getattr(sys, "last_value", None))
 
     def begin(self, config: dict[str, Any], provenance: Provenance) -> None:
         """Record the start; from here on the attempt is to be ended."""
@@ -242,12 +242,13 @@ class Run:
         While an exception is being handled, or after a signal came, the attempt ends as failed or interrupted instead
         and the run can be resumed. Calling it again is fine. Raises `JournalFailed`, and what saving an agent raises.
         """
-        status, error = self._outcome()
+        status, error = self._outcome(sys.exception())
         self._end("completed" if status is None else status, error)
 
     def end(self) -> None:
         """End the attempt, not the run: interrupted, or failed where an exception is the reason. Twice is fine."""
-        status, error = self._outcome()
+        # `last_value`: what ended the main program, or a notebook's cell.
+        status, error = self._outcome(sys.exception(), getattr(sys, "last_value", None))
         self._end("interrupted" if status is None else status, error)
 
     def __enter__(self) -> Self:
@@ -316,10 +317,10 @@ class Run:
             if _RUNNING.get(key) is self:
                 del _RUNNING[key]
 
-    def _outcome(self) -> tuple[Status | None, str | None]:
+    def _outcome(self, *errors: BaseException | None) -> tuple[Status | None, str | None]:
         """Why the training stops here: a signal, an exception; None where nothing speaks against its being done."""
-        for error in _errors():
-            if all(error is not before for before in self._errors_before):
+        for error in errors:
+            if error is not None and all(error is not before for before in self._errors_before):
                 return self._told(error)
         if self._signals.noted is not None:
             return "interrupted", self._signals.noted.name
@@ -352,11 +353,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id}, attempt {self.attempt}, {self.log.storage.name}>"
-
-
-def _errors() -> list[BaseException]:
-    """The exception that is being handled, and the one that ended the main program or a notebook's cell."""
-    return [error for error in (sys.exception(), getattr(sys, "last_value", None)) if error is not None]
 
 
 def _new_id() -> str:

@@ -106,8 +106,9 @@ class AgentState:
                 load()
             except Exception as error:
                 done = f"{', '.join(loaded)} had been restored before, " if loaded else ""
+                why = " ".join(str(error).split())[:400]  # torch tells it in many lines.
                 raise ResumeImpossible(
-                    f"agent {self.agent!r}: {name} raised {type(error).__name__}: {error}; {done}it is not to be "
+                    f"agent {self.agent!r}: {name} raised {type(error).__name__}: {why}; {done}it is not to be "
                     "trained on like that: mend it, or start anew with resume='never'"
                 ) from error
             loaded.append(name)

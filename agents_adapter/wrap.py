@@ -149,7 +149,13 @@ class Environments:
         self._expected: list[dict[str, Any]] = []
 
     def add(self, env: Any, phase: Phase) -> int:
-        """Take one more; its generators go on from the checkpoint, if that has them. Returns its env_index."""
+        """Take one more; its generators go on from the checkpoint, if that has them. Returns its env_index.
+
+        One that is wrapped again stays what it was.
+        """
+        for number, (known, its_phase) in enumerate(zip(self._wrapped, self._phases, strict=True)):
+            if known is env and its_phase == phase:
+                return self._phases[:number].count(phase)
         index = self._phases.count(phase)
         number = len(self._wrapped)
         if number < len(self._expected):

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from journal import cell, chain
 from journal.cell import CELL
 from journal.errors import DiskFull, JournalError
-from journal.live import LiveSegment, by_system, failure, no_space, wait
+from journal.live import LiveSegment, by_system, failure, no_space
 from journal.manifest import Base, Manifest
 from journal.tail import Left, Tail
+from journal.worker import Worker, wait
 
 
 class Receipt(NamedTuple):
@@ -56,7 +57,8 @@ class Commit:
         self._receipt: tuple[int, bytes, _State] | None = None
         self._seal: tuple[LiveSegment, bytes, _State] | None = None
         self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._interval: float | None = None
+        self._worker = Worker("journal-sync", self._run)
 
     @property
     def receipt(self) -> Receipt:
@@ -65,20 +67,19 @@ class Commit:
 
     def start(self, interval: float | None) -> None:
         """Sync every `interval` seconds in a thread of its own; None: only seal what the writer has left."""
-        self._thread = threading.Thread(target=self._run, args=(interval,), name="journal-sync", daemon=True)
-        self._thread.start()
+        self._interval = interval
+        self._worker.start()
 
     def stop(self) -> None:
         """End the thread; nothing is synced by this."""
         self._stopped = True
         self._log.wake.put(None)
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join()
+        self._worker.wait()
 
     @property
     def running(self) -> bool:
         """Is the thread at work?"""
-        return self._thread is not None and self._thread.is_alive()
+        return self._worker.running
 
     def reach(self, seq: int) -> None:
         """Return when the event `seq` is promised; callers that wait together share one sync."""
@@ -111,7 +112,8 @@ class Commit:
             self._list(segment)
             self._finish(Left(segment, end, seq, segment))
 
-    def _run(self, interval: float | None) -> None:
+    def _run(self) -> None:
+        interval = self._interval
         try:
             while True:
                 wait(self._log.wake, interval)

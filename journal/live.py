@@ -6,23 +6,23 @@ A store into the map is in the kernel's page cache when it returns, as after pwr
 from __future__ import annotations
 
 import errno
-import threading
 import warnings
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final
 
 from journal import cell, segment
 from journal.cell import CELL
 from journal.errors import DiskFull, JournalFailed
 from journal.storage import File, Storage
+from journal.worker import Worker, wait
 
 _PWRITE_FROM: Final = 16 << 10
 """Bytes: a larger payload is written by pwrite also into a mapped segment; page faults cost more than the call."""
 _RETRY: Final = 1.0
 """Seconds until a spare that could not be prepared is tried again."""
 _POLL: Final = 0.05
-"""Seconds: an interrupt may swallow a wake-up, so nobody waits for one for ever."""
+"""Seconds between two looks for the spare: an interrupt may swallow the wake-up."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -128,9 +128,8 @@ def failure(error: OSError, doing: str) -> JournalFailed:
 class Spares:
     """Keeps the next segment ready, in a thread of its own, so that a rotation needs no system call.
 
-    The writer's side (`take`, `entered`) is called under the log's lock; Ctrl-C may interrupt it at any instant. So the
-    sides share plain attributes and queues written in C, never a `Condition`, whose lock an interrupt can leave
-    taken. While `_preparing` the spare is the thread's, else the writer's.
+    The writer's side (`take`, `entered`) is called under the log's lock; Ctrl-C may interrupt it at any instant. While
+    `_preparing` the spare is the thread's, else the writer's.
     """
 
     def __init__(
@@ -158,18 +157,18 @@ class Spares:
         self._stopped = False
         self._wanted: SimpleQueue[None] = SimpleQueue()
         self._ready: SimpleQueue[None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._keep_ready, name="journal-spare", daemon=True)
+        self._worker = Worker("journal-spare", self._keep_ready)
 
     def start(self) -> None:
         """Begin to prepare."""
-        self._thread.start()
+        self._worker.start()
 
     def take(self, needed: int) -> LiveSegment:
         """A segment with room for `needed` bytes of cells; the same again, until `entered` says that it is in use.
 
         Waits for the disk; raises `DiskFull` or `JournalFailed`.
         """
-        while self._preparing and self._thread.is_alive():
+        while self._preparing and self._worker.running:
             if self._error is not None:
                 raise failure(self._error, f"preparing segment {self._ordinal}") from self._error
             self._zeros = False  # The writer outruns the disk: from here on, only allocate.
@@ -197,8 +196,7 @@ class Spares:
         """End the thread."""
         self._stopped = True
         self._wanted.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
+        self._worker.wait()
 
     def discard(self) -> None:
         """Remove the unused spare; the thread has ended."""
@@ -209,7 +207,7 @@ class Spares:
     @property
     def running(self) -> bool:
         """Is the thread at work? Then a segment may still appear."""
-        return self._thread.is_alive()
+        return self._worker.running
 
     def abandon(self) -> None:
         """In a forked child: forget the spare; it is the parent's."""
@@ -218,10 +216,17 @@ class Spares:
             self._spare = None
 
     def _make(self, needed: int = 0) -> LiveSegment:
-        size = max(self._size, CELL + needed + segment.RESERVE)
+        smallest = CELL + needed + segment.RESERVE
         salt = int.from_bytes(self._entropy(4), "little")
-        header = segment.Header(self._journal_id, self._ordinal, salt, size, self._clock())
-        return create(self._storage, header, mapped=self._mapped, zeros=self._zeros)
+        while True:
+            size = max(self._size, smallest)
+            header = segment.Header(self._journal_id, self._ordinal, salt, size, self._clock())
+            try:
+                return create(self._storage, header, mapped=self._mapped, zeros=self._zeros)
+            except OSError as error:
+                if not no_space(error) or size <= max(segment.SIZE_MIN, smallest):
+                    raise
+                self._size = segment.SIZE_MIN  # The rest of the disk may still hold a small one.
 
     def _drop(self, spare: LiveSegment) -> None:
         spare.file.close()
@@ -255,14 +260,6 @@ class Spares:
             )
         except RuntimeWarning:
             pass  # The user's filter makes it an error; in this thread there is nobody to catch it.
-
-
-def wait(queue: SimpleQueue[None], seconds: float | None) -> None:
-    """Until something is put into `queue`, or the time is over."""
-    try:
-        queue.get(timeout=seconds)
-    except Empty:
-        pass
 
 
 def _remove(storage: Storage, path: str) -> None:

@@ -70,6 +70,7 @@ class Tail:
         self._segment = spares.take(CELL + cell.extent_of(len(content))[0] * CELL)
         self._load(self._segment, self._segment.begin(content, base.seq, base.position, time_ns()))
         spares.entered(self._segment)
+        self._allow()
 
     def tail(self) -> tuple[LiveSegment, int, int]:
         """(segment, its end in bytes, next seq), as of now."""
@@ -78,9 +79,8 @@ class Tail:
 
     def tail_locked(self) -> tuple[LiveSegment, int, int]:
         """The same, for who holds the lock."""
-        self._unwind()
-        if self._switch is not None:
-            self._enter()
+        if self._limit == 0:
+            self._settle()
         return self._segment, self._offset, self._seq
 
     def mark_locked(self, mark: bytes) -> None:
@@ -91,18 +91,30 @@ class Tail:
             self._offset = offset + CELL
         except BaseException as error:
             self._interrupted, self._limit = (offset, seq, 0, CELL, None), 0
-            self._unwind()
+            self._settle()
             self._explain(error)
             raise
 
     # -- interrupts --------------------------------------------------------------------------------------------------
 
-    def _unwind(self) -> None:
-        """Settle the append that an exception cut short: count the event if its cell is there whole, else leave zeros.
+    def _settle(self) -> None:
+        """Finish what an interrupt has cut short, and open the fast path again.
 
-        Whoever was interrupted has noted it and shut the fast path by two stores, between which CPython looks for no
-        signal. So this may be interrupted as well: the next one to hold the lock does it again, before anything else.
+        Whoever is interrupted has noted what is to be done and shut the fast path by two stores, between which CPython
+        looks for no signal. So this may be interrupted, too: the next one to hold the lock does it again.
         """
+        self._unwind()
+        self._enter()
+        self._allow()
+
+    def _allow(self) -> None:
+        """Open the fast path, unless the log is closed or has failed (asked last, so that no failure is missed)."""
+        self._limit = self._segment.limit
+        if self._closed or self._failure is not None:
+            self._limit = -1
+
+    def _unwind(self) -> None:
+        """An append was cut short: count the event if its cell is there whole, else leave zeros."""
         if self._interrupted is None:
             return
         offset, seq, takes, length, taken = self._interrupted
@@ -121,7 +133,6 @@ class Tail:
                 if not by_system(error):
                     raise
                 self.poison(error, "writing to the log")
-        self._allow()
         self._interrupted = None
 
     def _explain(self, error: BaseException) -> None:
@@ -159,15 +170,15 @@ class Tail:
             raise
         # The seal of the segment we leave takes the cell at `offset`; the next one begins behind it.
         position = segment.index_of(offset) + 1
-        self._switch = (spare, spare.begin(content, seq, position, self.time_ns()))
-        self._enter()
-        return self._offset
+        start = spare.begin(content, seq, position, self.time_ns())
+        self._limit, self._switch = 0, (spare, start)
+        return self.tail_locked()[1]
 
     def _enter(self) -> None:
-        """Go on in the segment that `_switch` names. Safe to repeat after an interrupt in its middle."""
-        assert self._switch is not None
+        """Go on in the segment that `_switch` names, if any."""
+        if self._switch is None:
+            return
         segment, start = self._switch
-        self._limit = 0
         if self._segment is not segment:
             self.left.append(Left(self._segment, self._offset, self._seq, segment))  # Twice does no harm.
             self._segment = segment
@@ -183,13 +194,6 @@ class Tail:
         self._salt = segment.header.salt
         self._base = segment.position - 1
         self._offset = offset
-        self._allow()
-
-    def _allow(self) -> None:
-        """Open the fast path, unless the log is closed or has failed (asked last, so that no failure is missed)."""
-        self._limit = self._segment.limit
-        if self._closed or self._failure is not None:
-            self._limit = -1
 
     def _close_files(self) -> None:
         for segment in [*(left.segment for left in self.left), self._segment]:

@@ -63,8 +63,6 @@ class Piece:
     sealed: bool
     size: int
     """Bytes of the file."""
-    bad: str | None = None
-    """Why the cell at `end` is bad; None where the rest is zero."""
 
     @property
     def events(self) -> int:
@@ -292,7 +290,7 @@ class Walk:
         bad_reason = None
         if not sealed and any_set(rest):
             bad_reason = "a cell does not check"
-        piece = Piece(header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size, bad_reason)
+        piece = Piece(header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size)
         seq = self.seq + int(takes[: len(found)].sum())
         followed = ordinal != self.ordinals[-1]
         if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):

@@ -69,7 +69,9 @@ class Log(Tail):
         clock: Clock,
         entropy: Callable[[int], bytes],
     ) -> None:
-        from journal.recovery import recover  # It needs numpy, which `import journal` does not.
+        # They need numpy, which `import journal` does not; and Ctrl-C is not to fall into an import in `rewards`.
+        from journal import batch  # noqa: F401
+        from journal.recovery import recover
 
         if storage.exists(MANIFEST_PATH) or storage.list(DIRECTORY):
             manifest = Manifest.read(storage)
@@ -127,7 +129,7 @@ class Log(Tail):
                 self._seq = seq + 1
             except BaseException as error:
                 self._interrupted, self._limit = (offset, seq, 1, CELL, None), 0
-                self._unwind()
+                self._settle()
                 self._explain(error)
                 raise
         if self._always:
@@ -282,7 +284,7 @@ class Log(Tail):
             except BaseException as error:
                 taken = None if event is None else (event, flags, agent, env_index, episode)
                 self._interrupted, self._limit = (offset, seq, takes, needed, taken), 0
-                self._unwind()
+                self._settle()
                 self._explain(error)
                 raise
         if self._always:
@@ -312,6 +314,11 @@ class Log(Tail):
         _, _, seq = self.tail()
         self._commit.reach(seq - 1)
         return self._commit.settle()
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next event gets: all below it were appended, over the journal's whole life."""
+        return self._seq
 
     @property
     def promised(self) -> Receipt:

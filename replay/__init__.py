@@ -23,7 +23,8 @@ from replay.fold import fold
 from replay.loading import events, load
 from replay.resume import ResumePoint
 from replay.state import State, merge
+from replay.verify import Report, verify
 
 DISTRIBUTION = "training-journal"
 
-__all__ = ["ResumePoint", "State", "events", "fold", "load", "merge"]
+__all__ = ["Report", "ResumePoint", "State", "events", "fold", "load", "merge", "verify"]

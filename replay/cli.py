@@ -221,7 +221,7 @@ def compare(
             if not several:
                 raise
             # The agents that were named are to be found in the journals together, not in each.
-            return {**together(State()), "reason": str(error)}
+            return {**compare_document(compare_agents(State())), "reason": str(error)}
 
     return answer(
         dirs,

@@ -69,7 +69,7 @@ def copy(place: Place, target: str | os.PathLike[str], *, progress: Progress = s
                 return _copy(source, manifest, into, progress)
             except _Moved:
                 continue
-            except CorruptJournal:
+            except (CorruptJournal, FileNotFoundError):
                 if Manifest.read(source).base == manifest.base:
                     raise
     except OSError as error:

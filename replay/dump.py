@@ -27,15 +27,19 @@ def dump(place: Place, *, since: Moment | None = None, until: Moment | None = No
     Where the log is damaged, what precedes the damage is yielded before `CorruptJournal` is raised.
     """
     newest_ns = 0
-    for piece in _pieces(storage_of(place)):
-        if isinstance(since, int) and piece.seq + piece.events < since:
-            continue
-        for line in piece_lines(piece):
-            newest_ns = max(newest_ns, line.time_ns)
-            if until is not None and _reached(until, line, newest_ns):
-                return
-            if since is None or _reached(since, line, newest_ns):
-                yield line
+    try:
+        for piece in _pieces(storage_of(place)):
+            if isinstance(since, int) and piece.seq + piece.events < since:
+                continue
+            for line in piece_lines(piece):
+                newest_ns = max(newest_ns, line.time_ns)
+                if until is not None and _reached(until, line, newest_ns):
+                    return
+                if since is None or _reached(since, line, newest_ns):
+                    yield line
+    except CorruptJournal as error:
+        if not isinstance(until, int) or error.seq < until:
+            raise
 
 
 def _reached(moment: Moment, line: Line, newest_ns: int) -> bool:

@@ -22,8 +22,8 @@ class Learned(NamedTuple):
 
     weights: str
     """SHA-256 of what was learned."""
-    best: float
-    """Percent of the best episode: a variable of the loop, kept in `track.vars`."""
+    won: int
+    """Episodes with a gain: counted by the loop, in `track.vars`."""
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ def run_attempt(
         try:
             for line in process.stdout:
                 match line.split():
-                    case ["learned", agent, weights, best]:
-                        attempt.learned[agent] = Learned(weights, float.fromhex(best))
+                    case ["learned", agent, weights, won]:
+                        attempt.learned[agent] = Learned(weights, int(won))
                     case ["episode", *_]:
                         attempt.episodes += 1
                         each_episode()

@@ -241,8 +241,7 @@ class Story:
 
     def _show_learning(self) -> None:
         self.say(
-            "\nPercent of each pass over the year, the first to the last. (On the very bars they train on: it\n"
-            "shows that they learn, not that they would earn.)"
+            "\nPercent of each pass over the year, first to last (on the bars they train on: learning, not profit)"
         )
         for name, life in self.lives[1].items():
             self.say(f"  {name:<15}{life.passes[0]:+6.1f} {_curve(life.passes)} {life.passes[-1]:+.1f}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from threading import Lock as Mutex
 from typing import IO, Final
+from weakref import WeakSet
 
 from journal.storage import Buffer, File, Lock, Storage
 from journal.storage.memory import buffered
@@ -62,6 +63,7 @@ class FaultyStorage:
         self.inner = inner
         self.operations: builtins.list[tuple[str, str]] = []
         self._faults: builtins.list[_Fault] = []
+        self._files: WeakSet[FaultyFile] = WeakSet()
         self._dead = False
         self._mutex = Mutex()
 
@@ -129,11 +131,11 @@ class FaultyStorage:
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> FaultyFile:
         self.strike("create", path)
-        return FaultyFile(self, self.inner.create(path, size, zeros=zeros), path)
+        return self._opened(self.inner.create(path, size, zeros=zeros), path)
 
     def open(self, path: str) -> FaultyFile:
         self.strike("open", path)
-        return FaultyFile(self, self.inner.open(path), path)
+        return self._opened(self.inner.open(path), path)
 
     def stream(self, path: str) -> IO[bytes]:
         return buffered(self.create(path))
@@ -141,6 +143,9 @@ class FaultyStorage:
     def rename(self, source: str, target: str) -> None:
         self.strike("rename", target)
         self.inner.rename(source, target)
+        for file in list(self._files):
+            if file.path == source:
+                file.path = target
 
     def remove(self, path: str) -> None:
         self.strike("remove", path)
@@ -161,33 +166,38 @@ class FaultyStorage:
     def locked(self, path: str) -> bool:
         return self.inner.locked(path)
 
+    def _opened(self, inner: File, path: str) -> FaultyFile:
+        file = FaultyFile(self, inner, path)
+        self._files.add(file)
+        return file
+
 
 class FaultyFile:
-    """One open file, see `File`. Stores into its map are not operations: they cannot fail."""
+    """One open file, see `File`; `path` follows a rename. Stores into its map are not operations: they cannot fail."""
 
     def __init__(self, storage: FaultyStorage, inner: File, path: str) -> None:
         self._storage = storage
         self._inner = inner
-        self._path = path
+        self.path = path
 
     def write(self, offset: int, data: Buffer) -> None:
-        self._storage.strike("write", self._path, lambda: self._inner.write(offset, bytes(data)[: len(data) // 2]))
+        self._storage.strike("write", self.path, lambda: self._inner.write(offset, bytes(data)[: len(data) // 2]))
         self._inner.write(offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
-        self._storage.strike("read", self._path)
+        self._storage.strike("read", self.path)
         return self._inner.read(offset, length)
 
     def sync(self) -> None:
-        self._storage.strike("sync", self._path)
+        self._storage.strike("sync", self.path)
         self._inner.sync()
 
     def truncate(self, size: int) -> None:
-        self._storage.strike("truncate", self._path)
+        self._storage.strike("truncate", self.path)
         self._inner.truncate(size)
 
     def map(self) -> memoryview | None:
-        self._storage.strike("map", self._path)
+        self._storage.strike("map", self.path)
         return self._inner.map()
 
     def check(self, size: int) -> str | None:

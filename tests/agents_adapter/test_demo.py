@@ -22,7 +22,7 @@ from agents_adapter.demo.market import EPISODE_BARS, FEATURES, Market, load_bars
 
 HOUR_NS = 3_600_000_000_000
 STEPS = EPISODE_BARS - 25
-W = Learned("w", 1.0)
+W = Learned("w", 1)
 
 real_bars = pytest.mark.skipif(
     importlib.util.find_spec("gym_anytrading") is None, reason="the extra [demo] is not installed"
@@ -157,7 +157,7 @@ def test_the_proof_sees_the_last_bit_of_one_reward(tmp_path: Path) -> None:
     assert one["Q"].differences(same["Q"]) == []
     assert "rewards" in one["Q"].differences(other["Q"])
     assert not proof.is_beginning(tmp_path / "one", tmp_path / "other")
-    weights = proof.careers(tmp_path / "one", {"Q": Learned("v", 1.0)}, 1)
+    weights = proof.careers(tmp_path / "one", {"Q": Learned("v", 1)}, 1)
     assert one["Q"].differences(weights["Q"]) == ["learned"]
 
 

@@ -140,6 +140,15 @@ def test_finish_in_a_finally_does_not_complete_a_run_that_fails(tmp_path: Path) 
     assert replay.load(tmp_path / "j").runs[run.id].status == "unfinished"
 
 
+def test_a_notebooks_cell_that_failed_does_not_keep_a_later_one_from_finishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = agents_adapter.start(tmp_path / "j")
+    monkeypatch.setattr(sys, "last_value", NameError("a typo"), raising=False)
+    run.finish()
+    assert attempts(tmp_path / "j") == [("completed", None)]
+
+
 def test_a_training_within_somebody_elses_except_block_completes(tmp_path: Path) -> None:
     try:
         raise ImportError("no fast simulator here")
@@ -171,11 +180,13 @@ def test_a_forked_child_that_exits_leaves_the_run_alone(tmp_path: Path) -> None:
         "import os, sys, agents_adapter\n"
         "with agents_adapter.start(sys.argv[1]) as run:\n"
         "    track = run.agent('PPO', state={})\n"
-        "    if os.fork() == 0:\n"
-        "        sys.exit(0)\n"
-        "    assert os.wait()[1] == 0\n"
         "    for episode in track.episodes([('EURUSD', 'H1', 0, 10)]):\n"
         "        episode.step(1.0)\n"
+        "        for leave in (run.finish, sys.exit):\n"
+        "            if os.fork() == 0:\n"
+        "                leave()\n"
+        "                sys.exit(0)\n"
+        "            assert os.wait()[1] == 0\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "j")], capture_output=True, text=True, check=False

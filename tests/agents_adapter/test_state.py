@@ -32,7 +32,7 @@ class Policy:
 
 class Broken(Policy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        raise RuntimeError("size mismatch")
+        raise RuntimeError("Error(s) in loading:\n\tsize mismatch")
 
 
 def saved(state: Any) -> Any:
@@ -177,7 +177,7 @@ def test_a_load_that_raises_says_what_was_loaded_before_and_assigns_nothing() ->
         ResumeImpossible, match=r"second.*size mismatch.*\['first'\]\.load_state_dict had been"
     ) as caught:
         AgentState("PPO", here).restore(content)
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert isinstance(caught.value.__cause__, RuntimeError) and "\n" not in str(caught.value)
     assert here["w"].tolist() == [0, 0]
 
 

@@ -112,14 +112,16 @@ def test_nan_and_infinite_rewards_are_recorded_and_not_added(run: Run, track: Tr
     assert track.results["reward"].tolist() == [episode.reward]
 
 
-def test_metrics_of_an_end_are_results_and_a_bad_one_leaves_the_episode_open(track: Track) -> None:
+def test_metrics_of_an_end_are_results_and_a_bad_one_leaves_the_episode_open(run: Run, track: Track) -> None:
     walk = track.episodes(PLAN)
     episode = next(walk)
+    before = run.log.sync().seq
     with pytest.raises(EventRejected):
         episode.end(trades=print)
     with pytest.raises(EventRejected):
         episode.end("")
     assert not episode.ended
+    assert run.log.sync().seq == before
     episode.end("stopped out", pnl=np.float64(1.5), trades=3)
     row = track.results.iloc[0]
     assert (row["reason"], row["pnl"], row["trades"]) == ("stopped out", 1.5, 3)

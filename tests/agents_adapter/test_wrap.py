@@ -262,6 +262,46 @@ def test_generators_that_are_attributes_of_the_environment_resume_exactly(tmp_pa
     assert old_rewards(tmp_path / "j", Old(Old()), 99) == whole
 
 
+class Lazy(Short):
+    """As Gymnasium does it: the generator is made at the first reset, unless it is there."""
+
+    _np_random: np.random.Generator | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._np_random = None
+
+    def reset(self, **given: Any) -> Any:
+        self._np_random = self._np_random or np.random.default_rng(7)
+        return super().reset()
+
+    def step(self, action: Any) -> Any:
+        at, _, over, cut, info = super().step(action)
+        assert self._np_random is not None
+        return at, self._np_random.normal(), over, cut, info
+
+
+def lazy_rewards(directory: Path, until: int) -> list[float]:
+    with agents_adapter.start(directory, checkpoint_every=1, code="1") as run:
+        track, made = run.agent("PPO", {}), None
+        for i in track.loop(5):
+            made = made or Lazy()
+            env = track.wrap(made)
+            if i == until:
+                raise RuntimeError("stopped here")
+            play(env, 3)
+        results = track.results
+        assert results["env_index"].tolist() == [0] * 5
+        return [float(one) for one in results["reward"]]
+
+
+def test_an_environment_made_inside_the_loop_resumes_exactly_too(tmp_path: Path) -> None:
+    whole = lazy_rewards(tmp_path / "whole", 99)
+    with pytest.raises(RuntimeError):
+        lazy_rewards(tmp_path / "j", 2)
+    assert lazy_rewards(tmp_path / "j", 99) == whole
+
+
 def test_an_environment_that_is_built_differently_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         old_rewards(tmp_path / "j", Old(Old()), 2)

@@ -17,8 +17,9 @@ from journal.manifest import Base, Manifest
 from journal.storage import Storage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk, context_after
-from replay import history, snapshot
+from replay import history
 from replay.loading import events, load
+from replay.state import State
 
 sys.path.insert(0, str(Path(__file__).parent))
 from model import Model
@@ -131,11 +132,11 @@ def same_events(one: pa.Table, other: pa.Table) -> bool:
     )
 
 
-def whole_state(storage: Storage, at: int | None = None) -> bytes:
-    """The whole state as bytes."""
+def whole_state(storage: Storage, at: int | None = None) -> State:
+    """The state, loaded without any warning. Compared as a whole, whatever the order of its agents."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return snapshot.packed(load(storage, at=at))
+        return load(storage, at=at)
 
 
 def flip(storage: Storage, path: str, bit: int) -> None:

@@ -7,8 +7,9 @@ from collections import defaultdict
 from fractions import Fraction
 from typing import Any
 
-import journal
 from hypothesis import strategies as st
+
+import journal
 
 AGENTS = ("LinearQ", "PPO")
 
@@ -138,7 +139,7 @@ class Model:
             self.spent[key[0]].append(self.open.pop(key))
 
     def expected(self, agent: str, phase: str) -> dict[str, Any]:
-        """effective and spent: (episodes, steps, exact reward, NaN, infinite)."""
+        """Effective and spent: (episodes, steps, exact reward, NaN, infinite)."""
         spent = [e for e in self.spent[agent] if e["phase"] == phase]
         spent += [e for (name, one, _), e in self.open.items() if (name, one) == (agent, phase)]
         stray = self.stray.get((agent, phase))

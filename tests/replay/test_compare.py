@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import journal
 import pytest
+
+import journal
 import replay
 from replay.compare import Comparison, compare
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trainings import begin, end, play, save, see, train  # noqa: E402
+from trainings import begin, content, end, play, save, see, train
 
 
 def compared(directory: Path, record: Callable[[journal.Log], None], **options: object) -> Comparison:
@@ -63,9 +64,15 @@ def test_the_same_place_with_other_content_is_not_comparable(tmp_path: Path) -> 
         log.append(journal.EpisodeStarted(agent="SAC", episode=0))
         log.append(
             journal.BarsSeen(
-                agent="SAC", episode=0, instrument="EURUSD", timeframe="1h", start=0, stop=10,
-                content_hash=bytes(16), source="observed",
-            )  # fmt: skip
+                agent="SAC",
+                episode=0,
+                instrument="EURUSD",
+                timeframe="1h",
+                start=0,
+                stop=10,
+                content_hash=bytes(16),
+                source="observed",
+            )
         )
         log.append(journal.EpisodeEnded(agent="SAC", episode=0, reason="terminated"))
 
@@ -74,9 +81,7 @@ def test_the_same_place_with_other_content_is_not_comparable(tmp_path: Path) -> 
 
 
 def test_an_episode_more_is_not_comparable(tmp_path: Path) -> None:
-    found = compared(
-        tmp_path / "j", one_run(lambda log: play(log, "PPO", [0, 10]), lambda log: play(log, "SAC", [0]))
-    )
+    found = compared(tmp_path / "j", one_run(lambda log: play(log, "PPO", [0, 10]), lambda log: play(log, "SAC", [0])))
     assert found.verdict == "not comparable" and "PPO 2, SAC 1" in found.reason
     assert found.differences[0].other is None and found.differences[0].index == 1
 
@@ -100,6 +105,29 @@ def test_declared_bars_prove_nothing(tmp_path: Path, which: str) -> None:
         ),
     )
     assert found.verdict == "not provable" and "only declared" in found.reason and not found.differences
+
+
+def test_a_hash_that_was_only_declared_proves_nothing(tmp_path: Path) -> None:
+    """Also one that is equal: nobody has looked at the bars."""
+
+    def record(log: journal.Log) -> None:
+        play(log, "PPO", [0])
+        log.append(journal.EpisodeStarted(agent="SAC", episode=0))
+        log.append(
+            journal.BarsSeen(
+                agent="SAC",
+                episode=0,
+                instrument="EURUSD",
+                timeframe="1h",
+                start=0,
+                stop=10,
+                content_hash=content(0),
+                source="declared",
+            )
+        )
+        log.append(journal.EpisodeEnded(agent="SAC", episode=0, reason="terminated"))
+
+    assert compared(tmp_path / "j", one_run(record)).verdict == "not provable"
 
 
 @pytest.mark.parametrize("starts", [[0, None, 20], [None, None, None]])
@@ -185,9 +213,16 @@ def test_sub_environments_may_end_their_episodes_in_any_order(tmp_path: Path) ->
                 log.append(journal.EpisodeStarted(agent=agent, episode=env, env_index=env))
                 log.append(
                     journal.BarsSeen(
-                        agent=agent, episode=env, env_index=env, instrument="EURUSD", timeframe="1h",
-                        start=env, stop=env + 9, content_hash=bytes([env] * 16), source="observed",
-                    )  # fmt: skip
+                        agent=agent,
+                        episode=env,
+                        env_index=env,
+                        instrument="EURUSD",
+                        timeframe="1h",
+                        start=env,
+                        stop=env + 9,
+                        content_hash=bytes([env] * 16),
+                        source="observed",
+                    )
                 )
             for env in order:
                 log.append(journal.EpisodeEnded(agent=agent, episode=env, env_index=env, reason="terminated"))

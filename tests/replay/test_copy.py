@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import journal
 import pytest
+
+import journal
 import replay
 from journal.storage.disk import DiskStorage
+from replay import copying
 from replay.compaction import compact
 from replay.copying import copy
 from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trainings import begin, flip, play, rewards_at, save, segments, train, training  # noqa: E402
+from trainings import begin, flip, play, rewards_at, save, segments, train, training
 
 
 def test_a_copy_is_equal_and_verifies(tmp_path: Path) -> None:
@@ -153,23 +156,38 @@ def test_a_checkpoint_that_is_removed_meanwhile_makes_it_begin_anew(
     assert verify(tmp_path / "copy", deep=True).status == "clean"
 
 
-def test_a_compaction_meanwhile_makes_it_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["load", "copy_log"])
+def test_a_compaction_meanwhile_makes_it_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     train(tmp_path / "j")
     tries = 0
+    step = getattr(copying, when)
 
-    def load_and_compact(*arguments: Any, **options: Any) -> replay.State:
+    def step_and_compact(*arguments: Any, **options: Any) -> Any:
         nonlocal tries
         tries += 1
-        state = replay.load(*arguments, **options)
+        result = step(*arguments, **options)
         if tries == 1:
             compact(tmp_path / "j")
-        return state
+            if when == "copy_log":
+                raise journal.CorruptJournal("segments/00000000.seg", 0, 0, "it was missing")
+        return result
 
-    monkeypatch.setattr("replay.copying.load", load_and_compact)
+    monkeypatch.setattr(copying, when, step_and_compact)
     copy(tmp_path / "j", tmp_path / "copy")
     assert tries == 2
     assert verify(tmp_path / "copy", deep=True).status == "clean"
     assert replay.load(tmp_path / "copy") == replay.load(tmp_path / "j")
+    assert segments(tmp_path / "copy") == [], "what the first try had copied is history now"
+
+
+def test_what_a_killed_compaction_left_is_not_copied(tmp_path: Path) -> None:
+    train(tmp_path / "j")
+    shutil.copytree(tmp_path / "j", tmp_path / "before")
+    compact(tmp_path / "j")
+    shutil.copytree(tmp_path / "j" / "history", tmp_path / "before" / "history", dirs_exist_ok=True)
+    copy(tmp_path / "before", tmp_path / "copy")
+    assert not (tmp_path / "copy" / "history").exists()
+    assert verify(tmp_path / "copy", deep=True).status == "clean"
 
 
 # -- what is in the way ------------------------------------------------------------------------------------------------

@@ -8,20 +8,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import journal
 import msgpack
 import numpy as np
 import pytest
-import replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import journal
+import replay
 from journal.storage.disk import DiskStorage
 from replay.batch import Batch
 from replay.scan import scan
 from replay.state import State
 
 sys.path.insert(0, str(Path(__file__).parent))
-from model import AGENTS, Model, commands  # noqa: E402
+from model import AGENTS, Model, commands
 
 
 def batches_of(directory: Path) -> list[Batch]:

@@ -7,8 +7,9 @@ import struct
 import sys
 from pathlib import Path
 
-import journal
 import pytest
+
+import journal
 import replay
 from journal.cell import CELL
 from journal.manifest import Manifest
@@ -18,7 +19,7 @@ from replay.promises import Head
 from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trainings import (  # noqa: E402
+from trainings import (
     end,
     flip,
     killed,
@@ -53,6 +54,24 @@ def test_beside_a_writer_what_is_not_promised_yet_is_not_torn(tmp_path: Path) ->
         assert (report.status, report.live) == ("clean", True)
         assert report.head == Head(receipt.seq, receipt.chain)
         assert report.events > receipt.seq + 1
+
+
+def test_beside_a_writer_a_cell_that_does_not_check_yet_is_not_torn(tmp_path: Path) -> None:
+    with training(tmp_path / "j") as log:
+        play(log, "PPO", [0])
+        log.sync()
+        play(log, "PPO", [10], first=1)
+        path = segments(tmp_path / "j")[0]
+        at = rewards_at(path)[-1]
+        with path.open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)
+            for new in (bytes([byte[0] ^ 1]), byte):
+                file.seek(at)
+                file.write(new)
+                file.flush()
+                report = verify(tmp_path / "j", deep=True)
+                assert (report.status, report.torn.events) == ("clean", 0)
 
 
 def test_good_cells_behind_the_last_promise_are_clean(tmp_path: Path) -> None:
@@ -193,6 +212,20 @@ def test_deep_finds_damaged_history(tmp_path: Path, place: int, damage: str) -> 
     assert verify(tmp_path / "j").status == "clean", "only names are looked at"
     report = verify(tmp_path / "j", deep=True)
     assert report.status == "corrupt" and f"history/{path.name}" in reasons(report)
+
+
+def test_deep_finds_history_of_another_course_of_the_same_journal(tmp_path: Path) -> None:
+    """Two copies went on differently: each file is whole, and checks by itself."""
+    train(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    for name, start in (("one", 30), ("other", 40)):
+        with journal.open(tmp_path / name) as log:
+            play(log, "PPO", [start], first=3)
+        compact(tmp_path / name)
+    (path,) = (tmp_path / "one" / "history").iterdir()
+    shutil.copy(tmp_path / "other" / "history" / path.name, path)
+    report = verify(tmp_path / "one", deep=True)
+    assert report.status == "corrupt" and "history" in reasons(report)
 
 
 def test_a_missing_history_file_is_found_without_deep(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def play(
     phase: str = "train",
     source: str = "observed",
 ) -> None:
-    """One episode for each of `starts`, of five steps of reward 1, on the bars that begin there; None: it tells none."""
+    """One episode per start, of five steps of reward 1, on the bars that begin there; None: it tells no bars."""
     eval_flag = int(phase == "eval")
     for number, start in enumerate(starts, first):
         log.append(journal.EpisodeStarted(agent=agent, episode=number, entry=number, phase=phase))
@@ -96,7 +96,9 @@ def save(log: journal.Log, agent: str, episode: int, retired: list[str] | None =
     return path
 
 
-def train(directory: Path, agents: Sequence[str] = ("PPO", "SAC"), starts: Sequence[int] = (0, 10, 20)) -> journal.Receipt:
+def train(
+    directory: Path, agents: Sequence[str] = ("PPO", "SAC"), starts: Sequence[int] = (0, 10, 20)
+) -> journal.Receipt:
     """A completed run of these agents on the same bars, each with two checkpoints; the receipt before it was closed."""
     with journal.open(directory) as log:
         begin(log)
@@ -118,8 +120,8 @@ def training(directory: Path) -> Iterator[journal.Log]:
 
 def killed(source: Path, target: Path) -> Path:
     """What a process that is killed now would leave."""
-    shutil.copytree(source, target)
-    return target
+    # The next segment is being prepared meanwhile; its temp file comes and goes.
+    return shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.tmp"))
 
 
 def flip(path: Path, offset: int) -> None:
@@ -137,7 +139,9 @@ def segments(directory: Path) -> list[Path]:
 def rewards_at(path: Path) -> list[int]:
     """Byte offsets of the single rewards in a segment."""
     data = path.read_bytes()
-    return [at for at in range(CELL, len(data), CELL) if int.from_bytes(data[at + 4 : at + 6], "little") == cell.REWARDED]
+    return [
+        at for at in range(CELL, len(data), CELL) if int.from_bytes(data[at + 4 : at + 6], "little") == cell.REWARDED
+    ]
 
 
 def remake(directory: Path, at: int, new: bytes, *, checksum: bool) -> None:

@@ -1,0 +1,78 @@
+"""The bytes of each format version: today's code reads what it wrote then, and writes the newest byte by byte.
+
+Red here means: journals on people's disks read differently, or a format changed without a new number. Only a deliberate
+change of the format runs `make golden`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import replay
+from journal import cell, events
+from journal.storage.disk import DiskStorage
+from journal.storage.memory import MemoryStorage
+
+HERE = Path(__file__).parent
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"golden_{name}", HERE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make, reader = script("make"), script("reader")
+VERSIONS = sorted(path.name for path in HERE.glob("v*"))
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> Path:
+    return HERE / str(request.param)
+
+
+def recorded(version: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((version / make.READ).read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_library_reads_what_was_recorded(version: Path) -> None:
+    assert make.read(DiskStorage(version)) == recorded(version)
+
+
+def test_a_small_reader_written_from_the_documents_reads_the_same(version: Path) -> None:
+    found, promises = reader.read(version)
+    assert promises == recorded(version)["promises"]
+    assert make.plain(found) == recorded(version)["events"]
+
+
+def test_it_verifies(version: Path) -> None:
+    report = replay.verify(version)
+    assert report.status == "clean"
+    assert report.events == len(recorded(version)["events"])
+    assert report.head.chain == recorded(version)["promises"][-1]["chain"]
+
+
+def test_today_the_same_bytes_are_written() -> None:
+    storage, newest = MemoryStorage(), make.DIRECTORY
+    make.write(storage)
+    files = {path.relative_to(newest).as_posix() for path in newest.rglob("*") if path.is_file()} - {make.READ}
+    assert files == {"journal.json", "segments/00000000.seg", "segments/00000001.seg"}
+    for path in sorted(files):
+        assert storage.read(path) == (newest / path).read_bytes(), path
+
+
+def test_every_kind_of_event_and_mark_is_in_it() -> None:
+    seen = {int(row["kind"]) for row in recorded(make.DIRECTORY)["events"]}
+    assert seen == set(events.REGISTRY)
+    raw = b"".join(path.read_bytes() for path in sorted(make.DIRECTORY.glob("segments/*")))
+    kinds = {int.from_bytes(raw[at + 4 : at + 6], "little") for at in range(0, len(raw), cell.CELL)}
+    assert {cell.REWARDS, cell.RECEIPT, cell.SEGMENT_OPENED, cell.SEGMENT_SEALED} <= kinds
