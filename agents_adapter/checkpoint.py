@@ -11,6 +11,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from journal.live import failure
 from journal.storage import Storage, inside, replace
 
 DIRECTORY: Final = "checkpoints"
+_ENDING: Final = ".ckpt"
 _NAME_PART: Final = 60
 """Characters of an agent's name in a file name; whose file it is, is told by the event."""
 
@@ -59,6 +61,13 @@ class CheckpointStore:
         """
         self._kept[agent] = list(paths)
 
+    def sweep(self, named: AbstractSet[str]) -> None:
+        """Remove the checkpoints that are not in `named`: of saves that were cut off, and of superseded work."""
+        for name in self._storage.list(DIRECTORY):
+            path = f"{DIRECTORY}/{name}"
+            if name.endswith(_ENDING) and path not in named:
+                self._remove(path)
+
     def save(self, log: Log, agent: str, episode: int, content: Any, members: Sequence[str] | None = None) -> Saved:
         """Save `content` as the state of `agent` before train episode `episode`.
 
@@ -68,7 +77,7 @@ class CheckpointStore:
         promise failed, or an interrupt came after it), there is neither file nor event.
         """
         data = codec.encode(content, name="")
-        path = f"{DIRECTORY}/{_safe(agent)}-{episode}-{secrets.token_hex(8)}.ckpt"
+        path = f"{DIRECTORY}/{_safe(agent)}-{episode}-{secrets.token_hex(8)}{_ENDING}"
         kept = [*self._kept.get(agent, ()), path]
         retired = kept[: -self._keep]
         event = CheckpointSaved(

@@ -70,6 +70,7 @@ def walk(saver: Saver, tracks: Sequence[Track], plan: Plan, phase: Phase) -> Ite
                 if not episode.ended:
                     episode.end()
             saver.boundary()
+        walking.whole = True
     finally:
         # Also when the caller breaks out. Nothing is recorded here: an exception may be on its way.
         saver.leave(walking)
@@ -85,6 +86,7 @@ def count(saver: Saver, track: Track, iterations: int) -> Iterator[int]:
             yield walking.current.done
             walking.current.done += 1
             saver.boundary(iteration=True)
+        walking.whole = True
     finally:
         saver.leave(walking)
     saver.boundary(last=True)
@@ -101,6 +103,8 @@ class Walking:
     """Number of its first entry among all that these tracks have planned in this run and phase."""
     over: bool
     """It was over before this attempt."""
+    whole: bool = False
+    """It was walked to its end, not left by a break or an exception."""
 
     def skips(self, index: int) -> bool:
         """Need this entry not be done again?"""

@@ -1,7 +1,8 @@
 """The run: `start` opens the journal, recovers it, and goes on with the unfinished run or begins a new one.
 
     start ─▶ attempt ─┬─ run.finish(), or the end of `with`             completed: the run is done
-                      ├─ Ctrl-C, SIGTERM, SIGHUP, the process's exit     interrupted ┐
+                      ├─ the program's end, with nothing left to do      completed
+                      ├─ Ctrl-C, SIGTERM, SIGHUP, an earlier exit        interrupted ┐
                       ├─ an exception                                    failed      ├ the next start goes on
                       └─ nothing: kill -9, a power cut                   crashed     ┘ (noted by that start)
 
@@ -107,7 +108,7 @@ def start(
             log,
             state,
             resumed,
-            store=CheckpointStore(log.storage, keep=int(keep)),
+            store=CheckpointStore(log.storage, keep=keep),
             on_failure=on_failure,
             checkpoint_every=int(checkpoint_every),
             seeding=seeding,
@@ -170,7 +171,9 @@ class Run:
         self.log.append(AttemptStarted(run=self.id, attempt=self.attempt, **provenance.as_fields()))
         self._attempt_open = True
         _RUNNING[os.path.realpath(self.log.storage.name)] = self
-        atexit.register(self.end)
+        atexit.register(self._at_exit)
+        named = {one.path for agent in self.state.agents.values() for one in agent.checkpoints}
+        self.store.sweep(named)
         self._signals.install()
 
     # -- agents ------------------------------------------------------------------------------------------------------
@@ -247,9 +250,17 @@ class Run:
 
     def end(self) -> None:
         """End the attempt, not the run: interrupted, or failed where an exception is the reason. Twice is fine."""
+        self._end_unless_told("interrupted")
+
+    def _at_exit(self) -> None:
+        """The program ended without `finish`. By itself, with nothing left to do: then the run is completed."""
+        over = bool(self._savers) and all(saver.over for saver in self._savers.values())
+        self._end_unless_told("completed" if over else "interrupted")
+
+    def _end_unless_told(self, otherwise: Status) -> None:
         # `last_value`: what ended the main program, or a notebook's cell.
         status, error = self._outcome(sys.exception(), getattr(sys, "last_value", None))
-        self._end("interrupted" if status is None else status, error)
+        self._end(otherwise if status is None else status, error)
 
     def __enter__(self) -> Self:
         return self
@@ -312,7 +323,7 @@ class Run:
         finally:
             self._ended = True
             self._signals.restore()
-            atexit.unregister(self.end)
+            atexit.unregister(self._at_exit)
             key = os.path.realpath(self.log.storage.name)
             if _RUNNING.get(key) is self:
                 del _RUNNING[key]

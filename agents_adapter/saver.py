@@ -53,7 +53,7 @@ class Saver:
         """The pass that is walked now, and those inside it."""
         self._from: Checkpoint | None = None
         """What is to be restored once more, where the loop goes on."""
-        self._saved = False
+        self._saved = self._left_early = False
         self._since: Counter[str] = Counter()
         """Since the last save: episodes ended, by member, and iterations."""
 
@@ -61,6 +61,11 @@ class Saver:
     def walking(self) -> Walking | None:
         """The innermost pass that is being walked."""
         return self._walked[-1] if self._walked else None
+
+    @property
+    def over(self) -> bool:
+        """Is nothing left to do, as far as can be seen? A learner that asked for no pass may have more to learn."""
+        return not self._walked and not self._left_early and bool(self._passes or not self.saves)
 
     # -- going on ----------------------------------------------------------------------------------------------------
 
@@ -242,6 +247,7 @@ class Saver:
     def leave(self, walking: Walking) -> None:
         """The pass is over, or the caller left it."""
         walking.current.left = True
+        self._left_early |= not walking.whole
         self._walked.remove(walking)
 
     # -- saving ------------------------------------------------------------------------------------------------------

@@ -359,3 +359,20 @@ def test_a_team_has_one_checkpoint_and_one_rewind(tmp_path: Path) -> None:
     for name in ("maker", "taker"):
         assert state.agents[name].effective["train"].episodes == 6
         assert state.agents[name].checkpoints[-1].agent == "pair"
+
+
+def test_checkpoints_that_no_resume_needs_are_swept_at_the_start(tmp_path: Path) -> None:
+    """A save cut off between its file and its event leaves a file that nothing names."""
+    run = agents_adapter.start(tmp_path / "j", code="x")
+    for episode in run.agent("A", state={"n": 1}).episodes(Plan([("X", "H1", 0, 5, seed) for seed in range(4)])):
+        episode.step(1.0)
+        if episode.index == 2:
+            break
+    run.end()
+    files = tmp_path / "j" / "checkpoints"
+    named = {Path(one.path).name for one in replay.load(tmp_path / "j").agents["A"].checkpoints}
+    (files / "A-2-0123456789abcdef.ckpt").write_bytes(b"half")
+    (files / "plan-kept.json").write_bytes(b"{}")
+    run = agents_adapter.start(tmp_path / "j", code="x")
+    assert {path.name for path in files.iterdir()} == named | {"plan-kept.json"}
+    run.end()

@@ -194,3 +194,27 @@ def test_a_forked_child_that_exits_leaves_the_run_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert attempts(tmp_path / "j") == [("completed", None)]
     assert replay.load(tmp_path / "j").agents["PPO"].effective["train"].steps == 1
+
+
+@pytest.mark.parametrize(
+    ("loop", "ended"),
+    [
+        ("for e in run.agent('A', state={}).episodes(plan): e.step(1.0)", "completed"),
+        ("for e in run.agent('A', state={}).episodes(plan): e.step(1.0); sys.exit()", "interrupted"),
+        ("for e in run.agent('A').episodes(plan): e.step(1.0)", "completed"),
+        ("run.agent('A')", "completed"),
+        # A learner that is only recorded may have been stopped in the middle: its state must not be left behind.
+        ("run.agent('A', state={})", "interrupted"),
+        ("for e in run.agent('A', state={}).episodes(plan): 1 / 0", "failed"),
+    ],
+)
+def test_a_program_that_ends_without_finish(loop: str, ended: str, tmp_path: Path) -> None:
+    script = (
+        "import sys, agents_adapter\n"
+        "plan = agents_adapter.Plan([('EURUSD', 'H1', 0, 10, seed) for seed in range(3)])\n"
+        f"run = agents_adapter.start(sys.argv[1])\n{loop}\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "j")], capture_output=True, timeout=60, check=False)
+    assert [status for status, _ in attempts(tmp_path / "j")] == [ended]
+    run = next(iter(replay.load(tmp_path / "j").runs.values()))
+    assert run.status == ("completed" if ended == "completed" else "unfinished")
