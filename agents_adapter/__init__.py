@@ -16,7 +16,7 @@ What is saved and promised is told at `start`, `Run.agent` and `Track.episodes`;
 
 import replay
 
-if getattr(replay, "DISTRIBUTION", None) != "training-journal":
+if getattr(replay, "__distribution__", None) != "training-journal":
     raise ImportError(
         f"the package `replay` in {replay.__file__} is not training-journal's: rename it, or take it off sys.path"
     )

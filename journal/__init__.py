@@ -46,7 +46,7 @@ from journal.opening import open_log as open
 from journal.writer import Log
 
 __version__ = "0.1.0"
-DISTRIBUTION = "training-journal"
+__distribution__ = "training-journal"
 """How `replay` and `agents_adapter` know this package from another one of the same name."""
 
 __all__ = [

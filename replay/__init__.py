@@ -14,7 +14,7 @@ Nothing here writes a segment; `journal` does.
 
 import journal
 
-if getattr(journal, "DISTRIBUTION", None) != "training-journal":
+if getattr(journal, "__distribution__", None) != "training-journal":
     raise ImportError(
         f"the package `journal` in {journal.__file__} is not training-journal's: rename it, or take it off sys.path"
     )
@@ -25,6 +25,6 @@ from replay.resume import ResumePoint
 from replay.state import State, merge
 from replay.verify import Report, verify
 
-DISTRIBUTION = "training-journal"
+__distribution__ = "training-journal"
 
 __all__ = ["Report", "ResumePoint", "State", "events", "fold", "load", "merge", "verify"]

@@ -9,13 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from journal import arrays, batch, cell, events
+from journal import arrays, cell, events
 from journal.context import Context
 from journal.errors import CorruptJournal
 from journal.walk import Piece
+from replay import unpacking
 
-ROWS: Final = 1 << 18
-"""Events that are unpacked at once; 15 MB of columns."""
+ROWS: Final = 1 << 17
+"""Events that are unpacked at once; 8 MB of columns."""
 COLUMNS: Final = {
     "seq": np.uint64,
     "time_ns": np.int64,
@@ -146,26 +147,17 @@ def unpack(piece: Piece, runs: Runs) -> Batch:
 
 
 def _expand(piece: Piece, heads: arrays.Index, found: arrays.Cells, is_batch: NDArray[np.bool_]) -> dict[str, Any]:
+    batches = np.flatnonzero(is_batch)
+    wrong = unpacking.contradiction(found[batches])
+    if wrong is not None:
+        at = int(batches[wrong[0]])
+        raise CorruptJournal(piece.path, piece.offset(int(heads[at])), int(found["seq"][at]), wrong[1])
     count = arrays.takes(found).astype(np.int64)
     columns = {name: np.repeat(found[name], count) for name in COLUMNS}
-    columns["kind"][columns["kind"] == cell.REWARDS] = cell.REWARDED
     begin = np.cumsum(count) - count
     columns["seq"] += (np.arange(len(columns["seq"])) - np.repeat(begin, count)).astype(np.uint64)
-    for i in np.flatnonzero(is_batch).tolist():
-        at, start, stop = int(heads[i]), int(begin[i]), int(begin[i] + count[i])
-        head = found[i]
-        try:
-            part = batch.unpack(
-                stop - start,
-                int(head["form"]),
-                int(head["episode"]),
-                int(head["step"]),
-                int(head["env_index"]),
-                arrays.payload(piece.raw, piece.cells, at),
-            )
-        except ValueError as error:
-            raise CorruptJournal(piece.path, piece.offset(at), int(head["seq"]), str(error)) from error
-        for name, column in part._asdict().items():
-            columns[name][start:stop] = column
-        columns["form"][start:stop] = 0
+    unpacking.unpack(piece.raw, piece.cells, heads[batches], columns, begin[batches])
+    in_batch = columns["kind"] == cell.REWARDS
+    columns["kind"][in_batch] = cell.REWARDED
+    columns["form"][in_batch] = 0
     return columns

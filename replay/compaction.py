@@ -37,6 +37,7 @@ from replay.snapshot import HistoryNote
 EVENTS_MAX: Final = 8_000_000
 BYTES_MAX: Final = 256 << 20
 """How much of the log one history file covers, at most; a single segment may be more."""
+_CHUNK: Final = 1 << 20
 KEPT_SNAPSHOTS: Final = 2
 """The newest ones stay: if one is damaged, the other serves."""
 
@@ -154,7 +155,8 @@ def _compacted(stretches: list[_Stretch], made: str, before: int, after: int) ->
 def _plan(storage: Storage, manifest: Manifest) -> tuple[list[_Stretch], Base]:
     """The live log in stretches of bounded size, and where they end.
 
-    The same log gives the same stretches, so that the files of a killed compaction fit. A segment without events never begins a stretch: a history file has events.
+    The same log gives the same stretches, so that the files of a killed compaction fit. A segment without events never
+    begins a stretch: a history file has events.
     """
     stretches = []
     base = end = manifest.base
@@ -264,8 +266,12 @@ def _write_history(
 def _gives_again(storage: Storage, told: Description, step: Callable[[int], None]) -> bool:
     """Are the segments made again from a history file the ones on disk, byte for byte?"""
     for header, raw in history.reencode(storage, told.path):
-        if raw != storage.read(segment.path_of(header.ordinal)):
+        path = segment.path_of(header.ordinal)
+        if len(raw) != storage.size(path):
             return False
+        for offset in range(0, len(raw), _CHUNK):
+            if raw[offset : offset + _CHUNK] != storage.read(path, offset, _CHUNK):
+                return False
         step(len(raw))
     return True
 

@@ -1,7 +1,7 @@
 """Copy: a consistent copy of a journal, also of one that is being written: its promised prefix, sealed.
 
-In this order, so that what a training goes on to do does not disturb it: note the last promise; copy the checkpoints
-named before it (the training may remove them next); history, snapshots and log, which only grow; `journal.json` last,
+In this order, so that what a training goes on to do does not disturb it: note the last promise; copy the checkpoints at
+once (those named before it may be removed next); then history, snapshots and log, which only grow; `journal.json` last,
 so that an unfinished copy is no journal. Then the copy is read and checked.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from journal.storage import Storage, inside, replacing
 from journal.storage.disk import DiskStorage
 from journal.walk import Walk
 from journal.writer import LOCK_PATH
+from replay.info import sizes
 from replay.loading import Place, load, storage_of
 from replay.progress import Progress, silent
 from replay.promises import Head
@@ -49,7 +50,7 @@ class Copied:
 
 
 class _Moved(Exception):
-    """The source has gone on: begin again."""
+    """The source has gone on: begin again, with a newer promise."""
 
 
 def copy(place: Place, target: str | os.PathLike[str], *, progress: Progress = silent) -> Copied:
@@ -63,10 +64,11 @@ def copy(place: Place, target: str | os.PathLike[str], *, progress: Progress = s
     into = _empty_target(source, target)
     try:
         into.make_directory("")
+        copying = _Copying(source, into, progress)
         for _ in range(_TRIES):
             manifest = Manifest.read(source)
             try:
-                return _copy(source, manifest, into, progress)
+                return copying.once(manifest)
             except _Moved:
                 continue
             except (CorruptJournal, FileNotFoundError):
@@ -93,46 +95,100 @@ def _empty_target(source: Storage, target: str | os.PathLike[str]) -> DiskStorag
     return into
 
 
-def _copy(source: Storage, manifest: Manifest, target: Storage, progress: Progress) -> Copied:
-    live = source.locked(LOCK_PATH)
-    promise = Walk(source, manifest, live=live).run().promise
-    checkpoints = _named(load(source, at=promise.events - 1))
-    compacted = list(_compacted(source, manifest))
-    files = [*compacted, *(segment.path_of(ordinal) for ordinal in manifest.segments)]
-    sizes = {path: source.size(path) for path in files if source.exists(path)}
-    total = sum(sizes.values()) + sum(checkpoint.size for checkpoint in checkpoints)
-    done = 0
+class _Copying:
+    """From one source to one target; checkpoints, whose files never change, are kept from one try to the next."""
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done = min(done + count, total)
-        progress(done, total)
+    def __init__(self, source: Storage, target: Storage, progress: Progress) -> None:
+        self._source = source
+        self._target = target
+        self._progress = progress
+        self._done = self._total = 0
+        self._digests: dict[str, str] = {}
+        """Checkpoint in the target → its SHA-256."""
 
-    damaged = []
-    for checkpoint in checkpoints:
-        wrong = _copy_checkpoint(source, target, checkpoint, advance)
-        if wrong is not None and live and not source.exists(checkpoint.path):
-            raise _Moved
-        if wrong is not None:
-            damaged.append(f"{checkpoint.path}: {wrong}")
-    for path in compacted:
-        _copy_file(source, target, path, advance)
-    copied = copy_log(
-        Walk(source, manifest, live=live), target, promise, progress=lambda path: advance(sizes.get(path, 0))
-    )
-    for name in target.list(segment.DIRECTORY):
-        if segment.ordinal_of(name) not in copied.segments:
-            target.remove(f"{segment.DIRECTORY}/{name}")
-    copied.write(target)
-    check_log(target, promise)
-    progress(total, total)
-    return Copied(target.name, promise.events, Head.of(promise), len(checkpoints) - len(damaged), tuple(damaged))
+    def once(self, manifest: Manifest) -> Copied:
+        """One try. Raises `_Moved` where a checkpoint that is named has gone, and what reading and writing raise."""
+        source, target = self._source, self._target
+        live = source.locked(LOCK_PATH)
+        promise = Walk(source, manifest, live=live).run().promise
+        present = {path: size for path, size in sizes(source, "checkpoints").items() if not path.endswith(".tmp")}
+        compacted = list(_compacted(source, manifest))
+        logged = [segment.path_of(ordinal) for ordinal in manifest.segments]
+        self._done, self._total = 0, sum([*present.values(), *map(source.size, [*compacted, *logged])])
+        if live:
+            # Which of them are named takes time to find out; by then some may be gone.
+            for path in present:
+                self._copy_checkpoint(path)
+        named = _named(load(source, at=promise.events - 1))
+        damaged = self._check_checkpoints(named, live)
+        for path in compacted:
+            self._copy_file(path)
+        copied = copy_log(
+            Walk(source, manifest, live=live), target, promise, progress=lambda path: self._advance(source.size(path))
+        )
+        self._remove_others({segment.path_of(ordinal) for ordinal in copied.segments} | named.keys())
+        copied.write(target)
+        check_log(target, promise)
+        return Copied(target.name, promise.events, Head.of(promise), len(named) - len(damaged), tuple(damaged))
+
+    def _check_checkpoints(self, named: dict[str, Checkpoint], live: bool) -> list[str]:
+        """Copy those that are not there yet; what is wrong with the others, which are left out."""
+        damaged = []
+        for path, checkpoint in named.items():
+            try:
+                if not inside(path).startswith("checkpoints/"):
+                    raise ValueError("its path leads outside checkpoints/")
+            except ValueError as error:
+                damaged.append(f"{path}: {error}")
+                continue
+            if not self._copy_checkpoint(path):
+                if live:
+                    raise _Moved
+                damaged.append(f"{path}: the file is missing")
+            elif self._digests[path] != checkpoint.sha256:
+                self._target.remove(path)
+                del self._digests[path]
+                damaged.append(f"{path}: its SHA-256 does not match: it was altered or damaged")
+        return damaged
+
+    def _copy_checkpoint(self, path: str) -> bool:
+        """Is it in the target now?"""
+        if path not in self._digests:
+            try:
+                self._digests[path] = self._copy_file(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _copy_file(self, path: str) -> str:
+        """Copy one file; returns its SHA-256."""
+        self._target.make_directory(path.rpartition("/")[0])
+        digest = hashlib.sha256()
+        size = self._source.size(path)
+        with replacing(self._target, path) as stream:
+            for offset in range(0, size, _CHUNK):
+                part = self._source.read(path, offset, min(_CHUNK, size - offset))
+                stream.write(part)
+                digest.update(part)
+                self._advance(len(part))
+        return digest.hexdigest()
+
+    def _remove_others(self, wanted: Container[str]) -> None:
+        """Take away what an earlier try has copied and is not needed any more."""
+        for directory in (segment.DIRECTORY, "checkpoints"):
+            for path in sizes(self._target, directory):
+                if path not in wanted:
+                    self._target.remove(path)
+
+    def _advance(self, count: int) -> None:
+        self._done = min(self._done + count, self._total)
+        self._progress(self._done, self._total)
 
 
-def _named(state: State) -> list[Checkpoint]:
-    """The checkpoints that a resume from this state may need; a team's is named by each member."""
+def _named(state: State) -> dict[str, Checkpoint]:
+    """The checkpoints that a resume from this state may need, oldest first; a team's is named by each member."""
     found = {one.path: one for agent in state.agents.values() for one in agent.checkpoints}
-    return sorted(found.values(), key=lambda one: one.seq)
+    return dict(sorted(found.items(), key=lambda item: item[1].seq))
 
 
 def _compacted(source: Storage, manifest: Manifest) -> Iterator[str]:
@@ -142,35 +198,3 @@ def _compacted(source: Storage, manifest: Manifest) -> Iterator[str]:
             match = _PARQUET.fullmatch(name)
             if match and int(match[1]) < manifest.base.seq:
                 yield f"{directory}/{name}"
-
-
-def _copy_checkpoint(
-    source: Storage, target: Storage, checkpoint: Checkpoint, advance: Callable[[int], None]
-) -> str | None:
-    """None, or why it was not copied."""
-    try:
-        if not inside(checkpoint.path).startswith("checkpoints/"):
-            return "its path leads outside checkpoints/"
-        _copy_file(source, target, checkpoint.path, advance, checkpoint.sha256)
-    except FileNotFoundError:
-        return "the file is missing"
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _copy_file(
-    source: Storage, target: Storage, path: str, advance: Callable[[int], None], sha256: str | None = None
-) -> None:
-    """Copy one file. Raises `ValueError`, with nothing left in the target, where it has not this SHA-256."""
-    target.make_directory(path.rpartition("/")[0])
-    digest = hashlib.sha256()
-    size = source.size(path)
-    with replacing(target, path) as stream:
-        for offset in range(0, size, _CHUNK):
-            part = source.read(path, offset, min(_CHUNK, size - offset))
-            stream.write(part)
-            digest.update(part)
-            advance(len(part))
-        if sha256 is not None and digest.hexdigest() != sha256:
-            raise ValueError("its SHA-256 does not match: it was altered or damaged")

@@ -43,7 +43,7 @@ def info(place: Place) -> dict[str, Any]:
 
 
 def sizes(storage: Storage, directory: str) -> dict[str, int]:
-    """Path → bytes of the files in a directory and below; one that goes away in between is left out."""
+    """Path → bytes of the files in a directory and below; what goes away in between is left out."""
     found: dict[str, int] = {}
     for name in storage.list(directory):
         path = f"{directory}/{name}"

@@ -18,10 +18,9 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from journal import arrays, cell
-from journal import batch as batches
 from journal.cell import CELL
 from journal.walk import Piece
-from replay import table
+from replay import table, unpacking
 from replay.batch import COLUMNS, Batch
 
 SCHEMA: Final = pa.schema(
@@ -97,29 +96,27 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
 
     Raises `ValueError` where rows contradict each other.
     """
-    payloads, marks, heads = (_rare(rows, name) for name in ("payload", "marks", "head"))
+    payloads, marks = _rare(rows, "payload"), _rare(rows, "marks")
+    first, heads = _heads(rows)
     columns = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
-    in_batch = np.zeros(rows.num_rows, dtype=bool)
-    for row, head in heads.items():
-        count = int(arrays.view(head).view(arrays.COUNT)["count"][0]) if len(head) == CELL else 0
-        if not 0 < count <= rows.num_rows - row:
-            raise ValueError(f"the reward batch in row {row} is not whole")
-        in_batch[row : row + count] = True
-        payloads[row] = _batch_payload(columns, row, count, head)
-    is_head = ~in_batch
-    is_head[list(heads)] = True
+    in_batch = np.zeros(rows.num_rows + 1, dtype=np.int8)
+    in_batch[first] += 1
+    in_batch[first + heads.view(arrays.COUNT)["count"].astype(np.int64)] -= 1
+    in_batch = np.cumsum(in_batch[:-1], dtype=np.int8)
+    single = np.flatnonzero(in_batch == 0)
 
-    before, extents = np.zeros((2, rows.num_rows), dtype=np.int64)
+    before, extents, takes = np.zeros((3, rows.num_rows), dtype=np.int64)
+    takes[single] = takes[first] = 1
+    extents[first] = heads["extent"]
     for row, raw in marks.items():
         before[row] = len(raw) // CELL
     for row, payload in payloads.items():
         extents[row] = cell.extent_of(len(payload))[0]
-    after = np.cumsum(np.where(is_head, before + 1 + extents, 0))
+    after = np.cumsum(before + takes + extents)
     index = after - 1 - extents
 
-    out = np.zeros(int(after[-1]) * CELL if len(after) else 0, dtype=np.uint8)
-    cells = out.view(arrays.CELL_DTYPE)
-    single = np.flatnonzero(~in_batch)
+    out = np.zeros((int(after[-1]) if len(after) else 0, CELL), dtype=np.uint8)
+    cells = out.reshape(-1).view(arrays.CELL_DTYPE)
     at = index[single]
     for field, column in columns.items():
         cells[field][at] = column[single]
@@ -127,29 +124,28 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
     for row, raw in marks.items():
         _put(out, int(index[row] - before[row]), raw)
     for row, payload in payloads.items():
-        head_at = int(index[row])
-        _put(out, head_at + 1, payload)
-        if row in heads:
-            _put(out, head_at, heads[row])
-        else:
-            cells["pad"][head_at] = cell.extent_of(len(payload))[1]
-            cells["payload_crc"][head_at] = cell.checksum(payload, salt, position + head_at)
+        head = int(index[row])
+        _put(out, head + 1, payload)
+        cells["pad"][head] = cell.extent_of(len(payload))[1]
+        cells["payload_crc"][head] = cell.checksum(payload, salt, position + head)
+    cells[index[first]] = heads
+    for members, made in unpacking.pack(heads, columns, first):
+        out[(index[first[members]] + 1)[:, None] + np.arange(made.shape[1])] = made
     cells["crc"][at] = checksums(out, at, salt, position)
     return out.tobytes()
 
 
 def checksums(raw: NDArray[np.uint8], at: arrays.Index, salt: int, position: int) -> NDArray[np.uint32]:
-    """The `crc` of each cell of `raw` with an index in `at`; the first cell of `raw` stands at `position`.
+    """The `crc` of those cells of `raw`, of shape (n, 64), with an index in `at`; the first one stands at `position`.
 
     A CRC is linear: of messages of one length it is the XOR of one table entry per byte. Many cells at once, that is
     many times faster than one call per cell.
     """
-    bodies = raw.reshape(-1, CELL)
     contributions, length = _tables(), CELL - 4
     start = np.uint32(crc32c(bytes(length), salt))
     result = ((position + at) & 0xFFFFFFFF).astype(np.uint32) ^ start
     for first in range(0, len(at), _CRC_STRETCH):
-        columns = np.ascontiguousarray(bodies[at[first : first + _CRC_STRETCH], 4:].T)
+        columns = np.ascontiguousarray(raw[at[first : first + _CRC_STRETCH], 4:].T)
         part = result[first : first + _CRC_STRETCH]
         for contribution, column in zip(contributions, columns, strict=True):
             part ^= contribution.take(column)
@@ -167,19 +163,21 @@ def _tables() -> NDArray[np.uint32]:
     )
 
 
-def _batch_payload(columns: dict[str, NDArray[Any]], row: int, count: int, head: bytes) -> bytes:
-    stated = arrays.view(head)[0]
-    parts = []
-    for place, field in enumerate(("episode", "step", "env_index")):
-        if int(stated["form"]) >> (2 * place) & 3 == batches.LISTED:
-            listed = columns[field][row : row + count]
-            parts.append((listed - listed.dtype.type(stated[field])).astype("<u4").tobytes())
-    parts.append(columns["value"][row : row + count].tobytes())
-    return b"".join(parts)
+def _heads(rows: pa.Table) -> tuple[arrays.Index, arrays.Cells]:
+    """The rows in which reward batches begin, and their heads."""
+    column = _chunk(rows, "head")
+    heads = arrays.view(b"".join(column.drop_null().to_pylist()))
+    first = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    counts = heads.view(arrays.COUNT)["count"]
+    room = np.append(first[1:], rows.num_rows)[: len(first)] - first
+    if len(heads) != len(first) or unpacking.contradiction(heads) or (counts < 1).any() or (counts > room).any():
+        raise ValueError("a reward batch in it is not whole")
+    return first, heads
 
 
 def _put(out: NDArray[np.uint8], index: int, raw: bytes) -> None:
-    out[index * CELL : index * CELL + len(raw)] = np.frombuffer(raw, dtype=np.uint8)
+    flat = out.reshape(-1)
+    flat[index * CELL : index * CELL + len(raw)] = np.frombuffer(raw, dtype=np.uint8)
 
 
 def _chunk(rows: pa.Table, name: str) -> pa.Array:

@@ -174,9 +174,9 @@ def reading(path: str, seq: int) -> Iterator[None]:
 
 
 def _field(footer: bytes) -> re.Match[bytes] | None:
-    """Where the digest stands; None unless there is exactly one place."""
+    """Where the digest stands: the last place that looks like it, since metadata come after all that users wrote."""
     found = list(_FIELD.finditer(footer))
-    return found[0] if len(found) == 1 else None
+    return found[-1] if found else None
 
 
 def _check(storage: Storage, path: str, size: int) -> str:

@@ -108,8 +108,11 @@ def test_killed_at_random_moments_it_ends_bit_equal(tmp_path: Path) -> None:
             kills += 1
             acked = _ACKED.unpack_from(shared, 0)[0]
             if (directory / "journal.json").exists():
-                found = replay.load(directory).events
-                assert found >= acked, f"{acked - found} events lost whose append had returned (seed {SEED})"
+                state = replay.load(directory)
+                lost = acked - state.events
+                assert lost <= 0, f"{lost} events lost whose append had returned (seed {SEED})"
+                if any(run.status == "completed" for run in state.runs.values()):
+                    break  # Killed behind its last event: started again, it would train anew.
         assert figures(directory) == expected_figures, f"seed {SEED}"
         assert final_weights(directory).tobytes() == expected.tobytes(), f"seed {SEED}"
         assert replay.verify(directory).status == "clean"

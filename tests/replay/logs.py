@@ -26,6 +26,8 @@ from model import Model
 
 QUIET_NAN = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
 SIGNED_NAN = struct.unpack("<d", bytes.fromhex("efbeaddeedfef8ff"))[0]
+REWARD = ("reward", "PPO", "train", 0, 1.5)
+EPISODE = [("start", "PPO", "train", 0), REWARD, ("checkpoint", "PPO"), REWARD, ("end", "PPO", "train", 0)]
 DIRECTORIES = ("", "segments", "history", "snapshots", "quarantine", "checkpoints")
 
 

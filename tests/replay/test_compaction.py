@@ -24,6 +24,8 @@ from replay.loading import load
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import (
+    EPISODE,
+    REWARD,
     add_segment_without_events,
     flip,
     fresh,
@@ -36,9 +38,6 @@ from logs import (
     whole_state,
 )
 from model import commands
-
-REWARD = ("reward", "PPO", "train", 0, 1.5)
-EPISODE = [("start", "PPO", "train", 0), REWARD, ("checkpoint", "PPO"), REWARD, ("end", "PPO", "train", 0)]
 
 
 @pytest.fixture
@@ -161,15 +160,16 @@ def test_a_rehearsal_does_not_recover() -> None:
     assert compact(crashed).segments == 1
 
 
-def test_a_large_log_becomes_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "EVENTS_MAX", 12)
+@pytest.mark.parametrize(("limit", "size", "files"), [("EVENTS_MAX", 12, 3), ("BYTES_MAX", 1, 5)])
+def test_a_large_log_becomes_several_files(monkeypatch: pytest.MonkeyPatch, limit: str, size: int, files: int) -> None:
+    monkeypatch.setattr(compaction, limit, size)
     storage = fresh()
     for _ in range(5):
         record(storage, EPISODE)
         add_segment_without_events(storage)
     before, plain = table(storage), whole_state(storage)
     done = compact(storage)
-    assert len(done.history) == 3
+    assert len(done.history) == files
     assert done.segments == 10
     assert same_events(table(storage), before)
     assert whole_state(storage) == plain
@@ -290,6 +290,19 @@ def test_a_finished_file_is_kept_and_a_damaged_one_made_anew(journal_of_two: Mem
     flip(damaged, path, 999)
     compact(damaged)
     assert damaged.read(path) == kept.read(path) == good
+
+
+def test_a_finished_file_that_lacks_a_segment_is_made_anew(journal_of_two: MemoryStorage) -> None:
+    """Since the kill a segment without events was sealed: the name is the same, the cells are not."""
+    faulty = FaultyStorage(journal_of_two)
+    faulty.fail("rename", path="snapshots/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    after = journal_of_two.kill()
+    add_segment_without_events(after)
+    before = segments(after)
+    (path,) = compact(after).history
+    assert [raw for _, raw in history.reencode(after, path)] == before
 
 
 def test_no_segment_is_removed_for_history_that_differs(

@@ -113,6 +113,7 @@ def test_copies_of_a_training_that_removes_checkpoints_all_the_while_are_whole(t
                 log.sync()
                 for path in retired:
                     (tmp_path / "j" / path).unlink()
+                time.sleep(0.02)
 
         thread = threading.Thread(target=go_on)
         thread.start()
@@ -131,28 +132,33 @@ def test_copies_of_a_training_that_removes_checkpoints_all_the_while_are_whole(t
     assert heads == sorted(heads) and heads[0] < heads[-1]
 
 
-def test_a_checkpoint_that_is_removed_meanwhile_makes_it_begin_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("when", "tries_needed"), [("sizes", 2), ("load", 1)])
+def test_a_checkpoint_may_be_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, tries_needed: int
 ) -> None:
+    """Before it was copied: it begins anew. After: it is kept, because the copied prefix names it."""
     with training(tmp_path / "j") as log:
         old = save(log, "PPO", 0)
         play(log, "PPO", [0])
         log.sync()
         tries = 0
+        step = getattr(copying, when)
 
-        def load_and_lose(*arguments: Any, **options: Any) -> replay.State:
+        def lose_and_step(*arguments: Any, **options: Any) -> Any:
             nonlocal tries
-            tries += 1
-            state = replay.load(*arguments, **options)
-            if tries == 1:
-                save(log, "PPO", 1, retired=[old])
+            tries += arguments[0].name == str(tmp_path / "j")
+            if (tmp_path / "j" / old).exists():
+                new = save(log, "PPO", 1, retired=[old])
                 log.sync()
                 (tmp_path / "j" / old).unlink()
-            return state
+                assert new != old
+            return step(*arguments, **options)
 
-        monkeypatch.setattr("replay.copying.load", load_and_lose)
+        monkeypatch.setattr(copying, when, lose_and_step)
         done = copy(tmp_path / "j", tmp_path / "copy")
-        assert (tries, done.checkpoints, done.damaged, done.head.seq) == (2, 1, (), log.promised.seq)
+        assert (tries, done.checkpoints, done.damaged) == (tries_needed, 1, ())
+        kept = [path.name for path in (tmp_path / "copy" / "checkpoints").iterdir()]
+        assert kept == (["PPO-1"] if when == "sizes" else ["PPO-0"])
     assert verify(tmp_path / "copy", deep=True).status == "clean"
 
 

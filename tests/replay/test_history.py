@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import journal
 import replay.batch
 from journal import chain as chains
 from journal import segment
@@ -25,10 +27,12 @@ from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
 from replay import history, lossless, parquet
 from replay.batch import COLUMNS
+from replay.compaction import compact
 from replay.scan import scan
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import (
+    EPISODE,
     SIGNED_NAN,
     add_segment_without_events,
     flip,
@@ -146,13 +150,64 @@ def test_an_edit_that_makes_all_checksums_anew_is_found_by_the_chain(everything:
     with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
         writer.write(rows)
         writer.close(checked.document)
-    assert list(history.read(everything, in_force(everything, path), 0)), "each file for itself is right"
+    assert list(history.read(everything, in_force(everything, path), 0)), "the file for itself is right"
     with pytest.raises(CorruptJournal, match="chain does not match"):
-        list(history.chain(everything, path, checked_base(checked).chain))
+        list(history.chain(everything, path, history.describe(everything, path).base.chain))
 
 
-def checked_base(checked: parquet.Checked) -> Base:
-    return Base.from_payload(checked.document["base"])
+def rewrite(storage: MemoryStorage, path: str, **changes: Any) -> None:
+    """The same file, its document changed and its digest made anew."""
+    checked = parquet.open_checked(storage, path, 0, lossless.SCHEMA)
+    rows = checked.file.read()
+    storage.remove(path)
+    with storage.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
+        writer.write(rows)
+        writer.close(checked.document | changes)
+
+
+def test_an_end_that_is_not_the_log_s_is_found(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    told = history.describe(everything, path)
+    rewrite(everything, path, end=replace(told.end, chain=bytes(24)).as_payload())
+    with pytest.raises(CorruptJournal, match="does not end where it says"):
+        list(history.chain(everything, path, told.base.chain))
+
+
+def test_a_file_of_another_course_of_the_journal_is_refused() -> None:
+    """Two copies of a journal went on with different events; then a file of one came to the other."""
+    one = fresh()
+    record(one, EPISODE)
+    compact(one)
+    other = one.kill()
+    for storage in (one, other):
+        record(storage, EPISODE)
+        (path,) = compact(storage).history
+    record(one, EPISODE)
+    compact(one)
+    one.remove(path)
+    with one.stream(path) as stream:
+        stream.write(other.read(path))
+    with pytest.raises(CorruptJournal, match="does not go on where"):
+        list(history.read(one, Manifest.read(one), 0))
+
+
+def test_what_users_write_is_not_taken_for_the_digest() -> None:
+    """Parquet's statistics repeat values in the footer."""
+    storage = fresh()
+    looks_like_it = b"training_journal_sha256\x18\x40" + b"0" * 64
+    with journal.open("a journal", storage=storage) as log:
+        log.append(journal.Custom(name="x", data=looks_like_it))
+        log.append(journal.Custom(name="x", data=looks_like_it.decode()))
+    path = write_history(storage)
+    assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
+
+
+def test_what_is_unpacked_at_once_is_bounded(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay.batch, "ROWS", 3)
+    for piece in Walk(everything):
+        stretches = list(replay.batch.parts(piece))
+        assert np.concatenate([part.heads for part in stretches]).tolist() == piece.heads.tolist()
+        assert all(part.events <= 3 or len(part.heads) == 1 for part in stretches)
 
 
 def test_any_flipped_bit_is_found(everything: MemoryStorage) -> None:
@@ -258,7 +313,9 @@ def test_what_lies_below_is_not_read(everything: MemoryStorage, monkeypatch: pyt
 def test_checksums_of_many_cells_are_those_of_each(raw: bytes, salt: int, position: int) -> None:
     at = np.array([0, 2])
     expected = [crc32c(raw[i * 64 + 4 : i * 64 + 64], salt) ^ (position + i & 0xFFFFFFFF) for i in (0, 2)]
-    assert lossless.checksums(np.frombuffer(raw, dtype=np.uint8), at, salt, position).tolist() == expected
+    assert (
+        lossless.checksums(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 64), at, salt, position).tolist() == expected
+    )
 
 
 def test_it_names_the_segments_it_covers(everything: MemoryStorage) -> None:

@@ -8,15 +8,18 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import journal
 from journal import cell, chain, segment
 from journal.cell import CELL
+from journal.events import Phase
 from journal.manifest import Manifest
 from journal.storage import replace
 from journal.storage.disk import DiskStorage
 
 STEPS = 5
+Source = Literal["observed", "declared"]
 
 
 def content(start: int) -> bytes:
@@ -47,8 +50,8 @@ def play(
     starts: Sequence[int | None],
     *,
     first: int = 0,
-    phase: str = "train",
-    source: str = "observed",
+    phase: Phase = "train",
+    source: Source = "observed",
 ) -> None:
     """One episode per start, of five steps of reward 1, on the bars that begin there; None: it tells no bars."""
     eval_flag = int(phase == "eval")
@@ -61,7 +64,9 @@ def play(
         log.append(journal.EpisodeEnded(agent=agent, episode=number, phase=phase, reason="terminated"))
 
 
-def see(log: journal.Log, agent: str, episode: int, start: int, phase: str = "train", source: str = "observed") -> None:
+def see(
+    log: journal.Log, agent: str, episode: int, start: int, phase: Phase = "train", source: Source = "observed"
+) -> None:
     """An open episode tells its bars."""
     log.append(
         journal.BarsSeen(

@@ -1,0 +1,95 @@
+"""Reward batches, many at once: their rows as columns, and the cells that hold them again.
+
+`journal.batch` says what a batch is, one at a time. A vector environment appends thousands that have the same number of
+rewards and the same form; those are taken together as one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from journal import arrays
+from journal.arrays import Cells, Index
+from journal.batch import CONSECUTIVE, CONSTANT, payload_length
+from journal.cell import CELL, extent_of
+
+_PLACES: Final = ("episode", "step", "env_index")
+"""The columns that have a form, two bits each, in this order."""
+
+
+def contradiction(heads: Cells) -> tuple[int, str] | None:
+    """The first of these heads whose payload is not as long as its count and form want it: (index, why); else None."""
+    wrong: list[tuple[int, str]] = []
+    length = heads["extent"].astype(np.int64) * CELL - heads["pad"]
+    for count, form, members in _shapes(heads):
+        try:
+            bad = members[length[members] != payload_length(count, form)]
+            reason = f"batch of {count} rewards has a payload of another length"
+        except ValueError as error:
+            bad, reason = members, str(error)
+        wrong += [(int(bad[0]), reason)] if len(bad) else []
+    return min(wrong, default=None)
+
+
+def unpack(raw: memoryview, cells: Cells, at: Index, columns: dict[str, NDArray[Any]], begin: Index) -> None:
+    """Write the rows of the batches whose heads are at the indices `at` into `columns`, the first of each at `begin`.
+
+    The heads must not contradict themselves.
+    """
+    matrix = np.frombuffer(raw, dtype=np.uint8, count=len(cells) * CELL).reshape(-1, CELL)
+    heads = cells[at]
+    for count, form, members in _shapes(heads):
+        rows = begin[members][:, None] + np.arange(count)
+        extent = extent_of(payload_length(count, form))[0]
+        payload = matrix[(at[members] + 1)[:, None] + np.arange(extent)].reshape(len(members), -1)
+        offset = 0
+        for place, name in enumerate(_PLACES):
+            column = columns[name]
+            base = heads[name][members].astype(column.dtype)[:, None]
+            one = form >> (2 * place) & 3
+            if one == CONSTANT:
+                column[rows] = base
+            elif one == CONSECUTIVE:
+                column[rows] = base + np.arange(count, dtype=column.dtype)
+            else:
+                column[rows] = base + _cut(payload, offset, count, "<u4").astype(column.dtype)
+                offset += 4 * count
+        columns["value"][rows] = _cut(payload, offset, count, "<f8")
+
+
+def pack(heads: Cells, columns: dict[str, NDArray[Any]], begin: Index) -> Iterator[tuple[Index, NDArray[np.uint8]]]:
+    """The payload cells of batches, made again from their rows, of which the first of each is at `begin`.
+
+    Yields (which of the heads, cells of shape (that many, extent, 64)) until each head had its turn.
+    """
+    for count, form, members in _shapes(heads):
+        rows = begin[members][:, None] + np.arange(count)
+        extent = extent_of(payload_length(count, form))[0]
+        payload = np.zeros((len(members), extent * CELL), dtype=np.uint8)
+        offset = 0
+        for place, name in enumerate(_PLACES):
+            if form >> (2 * place) & 3 not in (CONSTANT, CONSECUTIVE):
+                column = columns[name]
+                listed = column[rows] - heads[name][members].astype(column.dtype)[:, None]
+                payload[:, offset : offset + 4 * count] = listed.astype("<u4").view(np.uint8)
+                offset += 4 * count
+        payload[:, offset : offset + 8 * count] = columns["value"][rows].view(np.uint8)
+        yield members, payload.reshape(len(members), extent, CELL)
+
+
+def _shapes(heads: Cells) -> Iterator[tuple[int, int, Index]]:
+    """(count, form, indices of the heads that have both)."""
+    keys = np.stack((heads.view(arrays.COUNT)["count"], heads["form"].astype(np.uint64)), axis=1)
+    shapes, shape_of = np.unique(keys, axis=0, return_inverse=True)
+    for number, (count, form) in enumerate(shapes.tolist()):
+        yield count, form, np.flatnonzero(shape_of.reshape(-1) == number)
+
+
+def _cut(payload: NDArray[np.uint8], offset: int, count: int, dtype: str) -> NDArray[Any]:
+    """`count` numbers per row, from a byte offset."""
+    length = count * np.dtype(dtype).itemsize
+    return np.ascontiguousarray(payload[:, offset : offset + length]).view(dtype)
