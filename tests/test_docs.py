@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import journal
 import numpy as np
 import pytest
+
+import journal
 from journal import arrays, cell, errors, events
 
 ROOT = Path(__file__).parent.parent

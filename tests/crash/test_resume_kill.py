@@ -1,6 +1,6 @@
-"""A training loop killed by SIGKILL at random moments: nothing whose append had returned is lost, and the training, resumed
-each time, ends bit-equal to one that was never cut.
+"""A training loop killed by SIGKILL at random moments loses nothing, and resumed it ends bit-equal to an uncut one.
 
+Nothing: no event whose append had returned. Equal: episodes, steps, rewards, and the learned weights, bit for bit.
 `JOURNAL_KILLS` is how many kills; a failure prints the seed that repeats it (`JOURNAL_SEED`).
 """
 
@@ -14,9 +14,10 @@ import struct
 import time
 from pathlib import Path
 
-import agents_adapter
 import numpy as np
 import pytest
+
+import agents_adapter
 import replay
 from agents_adapter import Plan
 from journal.storage.disk import DiskStorage

@@ -13,12 +13,12 @@ import journal
 
 AGENTS = ("LinearQ", "PPO")
 
-reward = st.one_of(
-    st.floats(-5, 5), st.sampled_from([0.1, 1e300, -1e300, 5e-324, math.nan, math.inf, -math.inf])
-)
+reward = st.one_of(st.floats(-5, 5), st.sampled_from([0.1, 1e300, -1e300, 5e-324, math.nan, math.inf, -math.inf]))
 command = st.one_of(
     st.tuples(st.just("start"), st.sampled_from(AGENTS), st.sampled_from(["train", "eval"]), st.integers(0, 1)),
-    st.tuples(st.just("reward"), st.sampled_from(AGENTS), st.sampled_from(["train", "eval"]), st.integers(0, 1), reward),
+    st.tuples(
+        st.just("reward"), st.sampled_from(AGENTS), st.sampled_from(["train", "eval"]), st.integers(0, 1), reward
+    ),
     st.tuples(
         st.just("rewards"),
         st.sampled_from(AGENTS),

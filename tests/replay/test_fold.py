@@ -61,7 +61,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @given(script=commands)
 @settings(max_examples=150, deadline=None)
-def test_figures_equal_the_obvious_model(script: list[tuple[Any, ...]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_figures_equal_the_obvious_model(
+    script: list[tuple[Any, ...]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("journal")
     model = record(directory, script)
     state = fold_all(batches_of(directory))

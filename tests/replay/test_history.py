@@ -191,8 +191,9 @@ def test_a_file_of_another_course_of_the_journal_is_refused() -> None:
         list(history.read(one, Manifest.read(one), 0))
 
 
-def test_what_users_write_is_not_taken_for_the_digest() -> None:
+def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet's statistics repeat values in the footer."""
+    monkeypatch.setattr(history, "_SEARCHED", True)
     storage = fresh()
     looks_like_it = b"training_journal_sha256\x18\x40" + b"0" * 64
     with journal.open("a journal", storage=storage) as log:
@@ -316,6 +317,13 @@ def test_checksums_of_many_cells_are_those_of_each(raw: bytes, salt: int, positi
     assert (
         lossless.checksums(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 64), at, salt, position).tolist() == expected
     )
+
+
+def test_a_reward_batch_cut_in_two_is_refused(everything: MemoryStorage) -> None:
+    rows = parquet.open_checked(everything, write_history(everything), 0, lossless.SCHEMA).file.read()
+    batch = rows["head"].is_valid().to_pylist().index(True)
+    with pytest.raises(ValueError, match="not whole"):
+        lossless.to_cells(rows.slice(batch, 2), 0, 0)
 
 
 def test_it_names_the_segments_it_covers(everything: MemoryStorage) -> None:
