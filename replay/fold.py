@@ -33,7 +33,8 @@ def fold(state: State, batch: Batch) -> State:
 class _Fold(Rewards):
     """One batch, in three passes: which episode each reward belongs to, the sums, then everything else in order.
 
-    A rule is called in the first pass; there it opens and closes episodes, and nothing else. What it returns is called
+    A rule is called in the first pass; there it meets its agents (their order is that of the events, however they are
+    split into batches), opens and closes episodes, and nothing else. What it returns is called
     in the third, when the sums of all episodes that ended are complete.
     """
 
@@ -220,13 +221,13 @@ class _Fold(Rewards):
 
     def checkpoint_saved(self, row: int) -> Callable[[], None]:
         """Keeps the lineage of every member as it is now, to go back to."""
+        fields = self.batch.fields(row)
+        saver = self.batch.name(int(self.batch.agent[row]))
+        agents = [self.named(str(name)) for name in fields.get("members") or (saver,)]
 
         def finish() -> None:
-            fields = self.batch.fields(row)
-            saver = self.batch.name(int(self.batch.agent[row]))
             retired = set(fields.get("retired") or ())
-            for name in fields.get("members") or (saver,):
-                agent = self.named(str(name))
+            for agent in agents:
                 agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
                 checkpoint = Checkpoint(
                     int(self.batch.seq[row]),
@@ -269,10 +270,12 @@ class _Fold(Rewards):
 
     def plan_recorded(self, row: int) -> Callable[[], None]:
         """The plan of an agent in a run and phase."""
+        self.agent_at(row)
         return partial(self._planned, row)
 
     def metric_logged(self, row: int) -> Callable[[], None]:
         """Only a sign of life."""
+        self.agent_at(row)
         return partial(self._noted, row)
 
     def _planned(self, row: int) -> None:

@@ -73,10 +73,10 @@ class Rewards:
         lasts = np.zeros(len(firsts), dtype=np.int64)
         np.minimum.at(firsts, code, order)
         np.maximum.at(lasts, code, order)
-        slots = [
-            self._slot_for(start + row, start + last) for row, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
-        ]
-        self._slot[start:stop] = np.array(slots)[code]
+        slots = np.zeros(len(firsts), dtype=np.int64)
+        for group in np.argsort(firsts).tolist():
+            slots[group] = self._slot_for(start + int(firsts[group]), start + int(lasts[group]))
+        self._slot[start:stop] = slots[code]
 
     def _slot_for(self, row: int, last: int) -> int:
         """The slot of the episode that the reward in `row` belongs to; `last` is the last such row of this stretch."""

@@ -100,7 +100,9 @@ def test_every_split_gives_the_same_state(
         middle = fold_all(head)
         # Through a snapshot and back: the carried state is all there is.
         middle = State.from_payload(msgpack.unpackb(msgpack.packb(middle.to_payload()), strict_map_key=False))
-        assert fold_all(tail, middle) == whole, at
+        again = fold_all(tail, middle)
+        assert again == whole, at
+        assert list(again.agents) == list(whole.agents), "the order of agents is the order in which they appeared"
 
 
 @given(scripts=st.tuples(commands, commands, commands))

@@ -200,6 +200,9 @@ def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.Monkey
         log.append(journal.Custom(name="x", data=looks_like_it))
         log.append(journal.Custom(name="x", data=looks_like_it.decode()))
     path = write_history(storage)
+    assert storage.read(path).count(looks_like_it) > 0, "it is there to be mistaken"
+    file = parquet.open_checked(storage, path, 0, lossless.SCHEMA).file
+    assert file.metadata.metadata[parquet.DIGEST] != b"0" * 64
     assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
 
 

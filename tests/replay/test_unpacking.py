@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_many_at_once_are_what_each_one_is(batches: list[batch.Packed]) -> None:
 def test_a_batch_that_contradicts_itself_is_named_before_it_is_unpacked(change: dict[str, int], reason: str) -> None:
     """Also one that would take all memory."""
     good = batch.pack(1, 2, 3, np.array([0.5, 0.25]))
-    heads = arrays.view(cells_of([good, good._replace(**change), good]))[[0, 2, 4]]
+    heads = arrays.view(cells_of([good, replace(good, **change), good]))[[0, 2, 4]]
     found = unpacking.contradiction(heads)
     assert found is not None
     assert found[0] == 1
