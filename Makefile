@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # How many times `make crash` kills a training process.
-KILLS ?= 20
+KILLS ?= 200
 # Handed on to pytest, as in `make test ARGS="-k torn"`.
 ARGS ?=
 
@@ -33,7 +33,7 @@ bench: .venv/installed ## What does one event cost beside struct + os.write?
 golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate change of the format
 	$(BIN)/python tests/golden/make.py
 
-crash: .venv/installed ## Kills and power cuts, many times; KILLS=200 for the long version
+crash: .venv/installed ## Kills and power cuts, many times; KILLS=10000 for a long night
 	JOURNAL_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included

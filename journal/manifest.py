@@ -92,8 +92,8 @@ class Manifest:
         one, `JournalFailed` where the system cannot read it.
         """
         try:
-            size = storage.size(PATH)
-            raw = storage.read(PATH, 0, min(size, SIZE_MAX + 1))
+            # In one go: beside a writer, the next look may find another file under this name.
+            raw = storage.read(PATH, 0, SIZE_MAX + 1)
         except (FileNotFoundError, NotADirectoryError):
             if storage.exists(segment.DIRECTORY) and storage.list(segment.DIRECTORY):
                 raise CorruptJournal(PATH, 0, 0, "journal.json is missing, its segments are here") from None

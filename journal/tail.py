@@ -55,7 +55,7 @@ class Tail:
         self.context = base.context
         self.left: list[Left] = []
         """Oldest first."""
-        self.wake: SimpleQueue[None] = SimpleQueue()  # Not an Event: an interrupt in its `set` leaves its lock taken.
+        self.wake: SimpleQueue[None] = SimpleQueue()
         """Something was put into `left`, or the log is being closed."""
         self._pid = os.getpid()
         self._spares = spares
@@ -118,7 +118,7 @@ class Tail:
         if self._interrupted is None:
             return
         offset, seq, takes, length, taken = self._interrupted
-        if self._failure is None and not self._closed:
+        if self._failure is None:
             try:
                 raw = bytes(self._segment.read(offset, CELL))
                 crc = cell.checksum(raw[4:], self._salt, self._base + (offset >> 6))

@@ -126,3 +126,15 @@ def test_every_verb_and_error_is_in_the_documents() -> None:
     names = [name for name in dir(errors) if name != "JournalError" and isinstance(getattr(errors, name), type)]
     own = [name for name in names if issubclass(getattr(errors, name), journal.JournalError)]
     assert [name for name in own if name not in texts] == []
+
+
+def test_every_module_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for package in ("journal", "replay", "agents_adapter"):
+        section = text.split(f"## {package}:")[1].split("\n## ")[0]
+        named = set(re.findall(r"`(\w+)`", section))
+        places = [
+            path for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        ]
+        modules = {path.stem for path in places if not path.stem.startswith("_")}
+        assert modules <= named, (package, modules - named)

@@ -3,7 +3,7 @@
     faulty = FaultyStorage(MemoryStorage())
     log = journal.open("fx", storage=faulty)
     faulty.fail("sync", error=errno.EIO)                # the next sync fails
-    faulty.fail("write", nth=3, tear=True)              # the third write from now stores only its first half
+    faulty.fail("write", nth=3, tear=True)              # the third write from now stores only some of its sectors
     faulty.fail("rename", kill=True)                    # the process dies before the next rename, and does nothing more
 
 `operations` is what was done, in order, so that a test can count them and try every one.
@@ -22,7 +22,7 @@ from typing import IO, Final
 from weakref import WeakSet
 
 from journal.storage import Buffer, File, Lock, Storage
-from journal.storage.memory import buffered
+from journal.storage.memory import SECTOR, buffered
 
 KINDS: Final = frozenset(
     {
@@ -79,8 +79,8 @@ class FaultyStorage:
     ) -> None:
         """Let the `nth` operation from now on fail, of these kinds (none given: any) on `path` (a pattern).
 
-        Those that follow it fail as well, `times` in all. `tear`: a write stores its first half before. `kill`:
-        `Killed` instead of an `OSError`, now and for every later operation.
+        Those that follow it fail as well, `times` in all. `tear`: a write stores the first half of its sectors before.
+        `kill`: `Killed` instead of an `OSError`, now and for every later operation.
         """
         unknown = set(kinds) - KINDS
         if unknown:
@@ -181,7 +181,11 @@ class FaultyFile:
         self.path = path
 
     def write(self, offset: int, data: Buffer) -> None:
-        self._storage.strike("write", self.path, lambda: self._inner.write(offset, bytes(data)[: len(data) // 2]))
+        def tear() -> None:
+            half = (offset + len(data) // 2) // SECTOR * SECTOR - offset
+            self._inner.write(offset, bytes(data)[: max(0, half)])
+
+        self._storage.strike("write", self.path, tear)
         self._inner.write(offset, data)
 
     def read(self, offset: int, length: int) -> bytes:

@@ -96,6 +96,21 @@ def test_a_context_always_fits_its_segment(monkeypatch: pytest.MonkeyPatch, even
         assert log.agent(f"{0:0200d}") == 1
 
 
+@pytest.mark.usefixtures("small_segments")
+def test_a_rotation_makes_room_for_the_context_as_well_as_for_the_event(events_of: Any) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        for number in range(100):
+            log.agent(f"{number:0200d}")
+        for step in range(500):
+            log.reward(1 + step % 100, 0, step, 1.0)
+            if step % 100 == 0:
+                log.append(journal.Custom(name="x", data=bytes(3000)))
+    assert len(events_of(storage)) == 605
+    with journal.open("m", storage=storage) as log:
+        assert len(log.context.names) == 100
+
+
 def test_too_many_open_episodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("journal.writer.EPISODES_MAX", 2)
     with journal.open("m", storage=MemoryStorage()) as log:

@@ -263,29 +263,35 @@ def test_an_interrupt_between_store_and_count_is_settled_by_the_next_append(even
     assert [one.kind for one in events_of(storage)] == ["NameGiven", "Rewarded", "EpisodeStarted"]
 
 
+@pytest.mark.parametrize("where", ["_settle", "_unwind", "_take_in", "_allow"])
 def test_an_interrupt_while_settling_an_interrupt_is_settled_as_well(
-    events_of: Any, monkeypatch: pytest.MonkeyPatch
+    where: str, events_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:
-        agent = log.agent("a")
-        plain, settle = log._put, log._settle
+        log.agent("a")
+        plain, put, calls = getattr(log, where), log._put, 0
 
         def after_the_store(*arguments: Any) -> None:
-            plain(*arguments)
+            put(*arguments)
             raise KeyboardInterrupt
 
-        def again() -> None:
-            raise KeyboardInterrupt
+        def again(*arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls < 3:
+                raise KeyboardInterrupt
+            plain(*arguments)
 
         log._put = after_the_store
-        monkeypatch.setattr(log, "_settle", again)
+        monkeypatch.setattr(log, where, again)
         with pytest.raises(KeyboardInterrupt):
-            log.reward(agent, 0, 0, 1.0)
-        monkeypatch.setattr(log, "_settle", settle)
-        log._put = plain
-        assert log.reward(agent, 0, 1, 2.0) == 2
-    assert [one.step for one in events_of(storage)[1:]] == [0, 1]
+            log.append(journal.EpisodeStarted(agent="a", episode=0))
+        log._put = put
+        with pytest.raises(KeyboardInterrupt):
+            log.append(journal.EpisodeEnded(agent="a", episode=0, reason="x"))
+        assert log.append(journal.EpisodeEnded(agent="a", episode=0, reason="x")) == 2
+    assert [one.kind for one in events_of(storage)] == ["NameGiven", "EpisodeStarted", "EpisodeEnded"]
 
 
 def test_an_interrupt_after_a_receipt_does_not_fork_the_chain() -> None:

@@ -388,13 +388,16 @@ def test_faults_keep_to_their_path_and_times() -> None:
     one.sync()
 
 
-def test_a_torn_write_stores_its_first_half() -> None:
+def test_a_torn_write_stores_whole_sectors() -> None:
     faulty = FaultyStorage(MemoryStorage())
-    file = faulty.create("a", 4)
-    faulty.fail("write", tear=True)
+    file = faulty.create("a", 4096)
+    faulty.fail("write", tear=True, times=2)
     with pytest.raises(OSError):
-        file.write(0, b"abcd")
-    assert faulty.read("a") == b"ab\0\0"
+        file.write(100, b"x" * 2000)
+    assert faulty.read("a") == (bytes(100) + b"x" * 924).ljust(4096, b"\0")
+    with pytest.raises(OSError):
+        file.write(2048, b"y" * 64)
+    assert b"y" not in faulty.read("a")
 
 
 def test_a_killed_process_does_nothing_more() -> None:
