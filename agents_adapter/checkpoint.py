@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 
 from agents_adapter import codec
@@ -42,7 +43,9 @@ class Saved:
 class CheckpointStore:
     """The checkpoints of one journal. Of each agent the newest `keep` files stay.
 
-    `save` is for one thread at a time. Raises `EventRejected` where `keep` is not an integer of 1 or more.
+    One agent is saved by one thread at a time; several agents may be by several.
+
+    Raises `EventRejected` where `keep` is not an integer of 1 or more.
     """
 
     def __init__(self, storage: Storage, *, keep: int = 3) -> None:
@@ -53,6 +56,7 @@ class CheckpointStore:
         self._keep = keep
         self._kept: dict[str, list[str]] = {}
         self._to_remove: list[str] = []
+        self._retiring = Lock()  # Agents may be trained and saved in threads of one process.
 
     def adopt(self, agent: str, paths: Iterable[str]) -> None:
         """The checkpoints `agent` has from before, oldest first, the one it was resumed from last.
@@ -91,9 +95,11 @@ class CheckpointStore:
         )
         seq = self._write(log, event, data)
         self._kept[agent] = kept[-self._keep :]
-        self._to_remove += retired
+        with self._retiring:
+            self._to_remove += retired
         log.sync()
-        self._remove_retired()
+        with self._retiring:
+            self._remove_retired()
         return Saved(seq, path, event.sha256, event.size, tuple(retired))
 
     def load(self, path: str, sha256: str) -> Any:

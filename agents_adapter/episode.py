@@ -124,8 +124,8 @@ class Episode:
         """Record that the environment showed exactly these bars, by their content.
 
         `start` is the place of the first one in its series: the plan's where the episode has one, else 0. Give it where
-        more was shown than the plan says, such as a look-back. Raises `EventRejected` where without it the bars are not
-        the plan's, and after the episode's end.
+        more was shown than the plan says, such as a look-back. Raises `EventRejected` where the planned bars are not
+        among them (all of them: a part proves nothing of the rest), and after the episode's end.
         """
         if self.ended:
             self._refuse()
@@ -140,6 +140,11 @@ class Episode:
                     f"{_told(shown)}: give bars[episode.start:episode.stop] of the planned instrument"
                 )
         start = start or 0
+        if entry is not None and not start <= entry.start < entry.stop <= start + len(bars):
+            raise EventRejected(
+                f"episode {self.number} of {self._track.name} is planned on bars {entry.start} to {entry.stop}, but "
+                f"was shown {start} to {start + len(bars)}: give all that it saw, the planned ones among them"
+            )
         self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars.content_hash())
 
     def end(self, reason: str = "completed", **metrics: Any) -> None:

@@ -45,7 +45,7 @@ def decide(state: State, config: Mapping[str, Any], code: str | None, resume: Re
         found.append(f"code: the main script's SHA-256 was {before}, is {code}")
         ways.append(f"give code={before!r} if the change of the script leaves the training as it was")
     if found:
-        refuse(f"{where}: run {last.id} is unfinished", found, ways)
+        refuse(f"{where}: the unfinished run {last.id}", found, ways)
     return last
 
 
@@ -61,7 +61,7 @@ def refuse(what: str, found: list[str], ways: list[str]) -> NoReturn:
         f"; and {len(found) - _SHOWN_MAX:,} more" if len(found) > _SHOWN_MAX else ""
     )
     raise ResumeImpossible(
-        f"{what} and cannot be continued, because it differs: {shown}. "
+        f"{what} cannot be continued, because it differs: {shown}. "
         f"To go on: {', or '.join(ways)}; resume='never' begins a new run"
     )
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -243,10 +244,23 @@ class Run:
         """The training is done: end open episodes, save what is not saved yet, end the run, close the journal.
 
         While an exception is being handled, or after a signal came, the attempt ends as failed or interrupted instead
-        and the run can be resumed. Calling it again is fine. Raises `JournalFailed`, and what saving an agent raises.
+        and the run can be resumed; so it does, with a warning, where an agent of the resumed run was left out. Calling
+        it again is fine. Raises `JournalFailed`, and what saving an agent raises.
         """
         status, error = self._outcome(sys.exception())
-        self._end("completed" if status is None else status, error)
+        left = [] if status is not None or self._ended else self._left_out()
+        self._end("interrupted" if left else status or "completed", error)
+        if left:
+            warnings.warn(
+                f"run {self.id} stays unfinished: this attempt has not taken up {', '.join(left)}, which belong to it; "
+                "start again with them, or with resume='never' to leave them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _left_out(self) -> list[str]:
+        """Agents of the resumed run that nobody asked for."""
+        return [name for name in (self.resumed.agents if self.resumed else ()) if name not in self.tracks]
 
     def end(self) -> None:
         """End the attempt, not the run: interrupted, or failed where an exception is the reason. Twice is fine."""
@@ -254,7 +268,7 @@ class Run:
 
     def _at_exit(self) -> None:
         """The program ended without `finish`. By itself, with nothing left to do: then the run is completed."""
-        over = bool(self._savers) and all(saver.over for saver in self._savers.values())
+        over = bool(self._savers) and not self._left_out() and all(saver.over for saver in self._savers.values())
         self._end_unless_told("completed" if over else "interrupted")
 
     def _end_unless_told(self, otherwise: Status) -> None:

@@ -10,6 +10,7 @@ to its loop (a first exploration rate, weights drawn) is undone before training 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from agents_adapter.track import Track
 
 _ANEW = "or start anew with resume='never'"
+_PATIENCE = 5
+"""How many times `checkpoint_every` may pass without a checkpoint before the user is told."""
 _ITERATIONS = "/"
 """Stands beside the names of agents, which hold no '/'."""
 
@@ -53,7 +56,7 @@ class Saver:
         """The pass that is walked now, and those inside it."""
         self._from: Checkpoint | None = None
         """What is to be restored once more, where the loop goes on."""
-        self._saved = self._left_early = False
+        self._saved = self._left_early = self._warned = False
         self._since: Counter[str] = Counter()
         """Since the last save: episodes ended, by member, and iterations."""
 
@@ -65,7 +68,9 @@ class Saver:
     @property
     def over(self) -> bool:
         """Is nothing left to do, as far as can be seen? A learner that asked for no pass may have more to learn."""
-        return not self._walked and not self._left_early and bool(self._passes or not self.saves)
+        if self._walked or self._left_early or any(track.open for track in self.tracks):
+            return False
+        return bool(self._passes or not self.saves)
 
     # -- going on ----------------------------------------------------------------------------------------------------
 
@@ -260,14 +265,16 @@ class Saver:
         """Between two episodes or iterations: save if it is time to, and no episode is open. `last`: a pass is over."""
         if iteration:
             self._since[_ITERATIONS] += 1
-        if len(self._walked) > (0 if last else 1) or any(track.open for track in self.tracks):
+        if len(self._walked) > (0 if last else 1):
             return
-        if self._due() or (last and self._since):
+        if self._busy():
+            self._postpone()
+        elif self._due() or (last and self._since):
             self.save()
 
     def between(self) -> None:
         """Between two episodes that no plan and no loop asked for: checkpoint 0, and then as it is time to."""
-        if not self._walked and not any(track.open for track in self.tracks):
+        if not self._walked and not self._busy():
             self.settle()
             if not self._saved or self._due():
                 self.save()
@@ -301,6 +308,22 @@ class Saver:
         """The run completes: keep what was done since the last save."""
         if self._since:
             self.save()
+
+    def _busy(self) -> bool:
+        """Is an episode open, or an environment reset for the next one?"""
+        return any(track.open or track.resets for track in self.tracks)
+
+    def _postpone(self) -> None:
+        missed = max(self._since.values(), default=0)
+        if missed >= _PATIENCE * self._run.checkpoint_every and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.name}: no checkpoint could be saved for {missed} episodes or iterations: whenever one was due, "
+                "an episode was open or its environment already reset; a resume does all of it again. Let iterations "
+                "end where episodes end, and reset at their beginning",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _due(self) -> bool:
         return max(self._since.values(), default=0) >= self._run.checkpoint_every

@@ -43,6 +43,8 @@ class Track:
         self.number = run.recorder.agent(name)
         """The name's number in this journal."""
         self.open: dict[tuple[Phase, int], Episode] = {}
+        self.resets: set[tuple[Phase, int]] = set()
+        """Wrapped environments that were reset and not stepped since."""
         """(phase, env_index) → its open episode."""
         self.next_number: dict[Phase, int] = dict.fromkeys(PHASES, 0)
         self.finished: dict[Phase, Intervals] = {phase: Intervals() for phase in PHASES}

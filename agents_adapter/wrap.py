@@ -8,6 +8,9 @@ Both kinds are understood: Gymnasium's five values (observation, reward, termina
 four (observation, reward, done, info). All other attributes are the environment's own. A reset that no step follows, as
 at the end of many loops, is no episode. Inside `track.episodes(plan)` it is the plan that starts episodes.
 
+No checkpoint lies between a reset and its episode's end: what the reset drew, and the environment itself, could not be
+brought back there.
+
 The random generators of an environment, of its wrappers and of its spaces are found as their attributes and travel in
 the checkpoints. Other state that an environment carries from episode to episode does not: give it to
 `run.agent(state=…)`.
@@ -68,6 +71,7 @@ class RecordedEnvironment:
         place["_recorded_episode"] = place["_recorded_reset"] = None
         result = self._recorded_env.reset(*args, **kwargs)
         place["_recorded_reset"] = kwargs
+        track.resets.add((self._recorded_phase, self._recorded_index))
         return result
 
     def step(self, action: Any) -> Any:
@@ -103,6 +107,7 @@ class RecordedEnvironment:
             phase, index = self._recorded_phase, self._recorded_index
             episode = track.start_episode(phase, env_index=index, seed=_seed(reset))
         place["_recorded_reset"] = None
+        track.resets.discard((self._recorded_phase, self._recorded_index))
         if episode is None:
             track.check_open()
             raise EventRejected(f"{track.name}: step() of an environment whose episode has ended: call reset() first")
@@ -124,8 +129,15 @@ class RecordedEnvironment:
         shown = self._recorded_bars(self._recorded_env)
         return shown if isinstance(shown, Bars) else Bars.from_frame(*shown)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The environment's: wrappers and checkers of a framework ask whether this is one of its environments."""
+        return type(self.__dict__.get("_recorded_env", None))
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_recorded_env"], name)
+        if "_recorded_env" not in self.__dict__:
+            raise AttributeError(name)  # A copy that is being made.
+        return getattr(self._recorded_env, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._recorded_env, name, value)

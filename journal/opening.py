@@ -11,7 +11,8 @@ from journal.live import failure
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.segment import DIRECTORY
 from journal.storage import LockHeld, Storage
-from journal.writer import LOCK_PATH, Clock, Log, Sync
+from journal.tail import Clock
+from journal.writer import LOCK_PATH, Log, Sync
 
 
 def open_log(

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock as Mutex
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from journal import cell
 from journal.cell import CELL
@@ -21,6 +21,16 @@ from journal.live import LiveSegment, Spares, by_system, failure
 from journal.manifest import Base
 from journal.segment import content_of
 from journal.storage import Storage
+
+
+class Clock(Protocol):
+    """What the journal asks the time of; the module `time` is one."""
+
+    def time_ns(self) -> int:
+        """Wall time in nanoseconds since 1970; may jump."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, from any start."""
 
 
 class Left(NamedTuple):
@@ -48,9 +58,10 @@ class Tail:
     _buffer: Any
     _put: Callable[[Any, int, int, bytes], None]
 
-    def __init__(self, storage: Storage, spares: Spares, base: Base, time_ns: Callable[[], int]) -> None:
+    def __init__(self, storage: Storage, spares: Spares, base: Base, clock: Clock) -> None:
         self.storage = storage
-        self.time_ns = time_ns
+        self.time_ns = clock.time_ns
+        self._monotonic = clock.monotonic
         self.lock = Mutex()
         self.context = base.context
         self.left: list[Left] = []
@@ -68,7 +79,7 @@ class Tail:
         self._names = len(self.context.names)
         content = content_of(self.context)
         self._segment = spares.take(CELL + cell.extent_of(len(content))[0] * CELL)
-        self._load(self._segment, self._segment.begin(content, base.seq, base.position, time_ns()))
+        self._load(self._segment, self._segment.begin(content, base.seq, base.position, self.time_ns()))
         spares.entered(self._segment)
         self._allow()
 

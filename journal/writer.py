@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from threading import Lock as Mutex
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crc32c import crc32c
 
@@ -29,7 +29,7 @@ from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
 from journal.segment import DIRECTORY
 from journal.storage import Lock, Storage
-from journal.tail import Tail
+from journal.tail import Clock, Tail
 
 if TYPE_CHECKING:
     from journal.recovery import Recovered
@@ -40,16 +40,6 @@ LOCK_PATH = "writer.lock"
 # Kinds that may use a segment's reserve, so that a full disk does not keep a run from ending properly.
 _CLOSING = frozenset({cell.ATTEMPT_ENDED, cell.RUN_ENDED, cell.EPISODE_ENDED})
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
-
-
-class Clock(Protocol):
-    """What the journal asks the time of; the module `time` is one."""
-
-    def time_ns(self) -> int:
-        """Wall time in nanoseconds since 1970; may jump."""
-
-    def monotonic(self) -> float:
-        """Seconds that only grow, from any start."""
 
 
 class Log(Tail):
@@ -83,13 +73,12 @@ class Log(Tail):
         self.journal_id = manifest.journal_id
         self._file_lock = lock
         self._closing = Mutex()
-        self._monotonic = clock.monotonic
         self._always = sync == "always"
         self._seq_opened = base.seq
         spares = Spares(
             storage, manifest.journal_id, base.ordinal, mapped=not self._always, clock=clock.time_ns, entropy=entropy
         )
-        super().__init__(storage, spares, base, clock.time_ns)
+        super().__init__(storage, spares, base, clock)
         self._commit = Commit(self, manifest, base)
         try:
             spares.start()
@@ -247,6 +236,10 @@ class Log(Tail):
         extent, pad = cell.extent_of(length)
         needed = CELL + extent * CELL
         with self.lock:
+            if self._limit <= 0:
+                # Settled first: what an interrupted append did is part of what this one may contradict.
+                self._usable()
+                self.tail_locked()
             if isinstance(event, events.NameGiven) and event.number != len(self.context.names) + 1:
                 return self._seq  # Another thread was quicker, and has taken this number.
             self._refuse_contradiction(kind, flags, agent, env_index, episode)

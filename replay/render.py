@@ -99,15 +99,17 @@ def show_runs(out: Console, document: Document) -> None:
 
 def show_totals(out: Console, document: Document) -> None:
     """One row per agent: what counts, and what was computed."""
-    table = _table("agent", "episodes", "steps", "reward", "NaN", "hours", "runs", "attempts", "spent episodes", "eval")
+    table = _table(
+        "agent", "episodes", "steps", "reward", "NaN, inf", "time", "runs", "attempts", "spent episodes", "eval"
+    )
     for name, agent in document["agents"].items():
         table.add_row(
             Text(name),
             f"{agent['total_episodes']:,}",
             f"{agent['total_steps']:,}",
             f"{agent['total_reward']:,.6g}",
-            f"{agent['nan_rewards']:,}",
-            f"{agent['total_training_time'] / 3600:.3f}",
+            f"{agent['nan_rewards'] + agent['infinite_rewards']:,}",
+            _duration(agent["total_training_time"]),
             f"{agent['runs']:,}",
             f"{agent['attempts']:,}",
             f"{agent['spent']['total_episodes']:,}",
@@ -116,12 +118,22 @@ def show_totals(out: Console, document: Document) -> None:
     out.print(table if document["agents"] else "no agent is recorded")
 
 
+def _duration(seconds: float) -> str:
+    """To three digits, in the unit that people would say."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def show_verify(out: Console, document: Document) -> None:
     """The verdict, where it rests, and every finding."""
     head, torn = document["head"], document["torn"]
     told = f" {document['status']}: {document['events']:,} events, promised up to seq {head['seq']}"
     out.print(_status("", document["status"], told + (", a writer is at work" if document["live"] else "")))
-    if head["chain"]:
+    if document["unread"]:
+        _say(out, f"  {len(document['unread'])} history files were not read: --deep checks them, --expect proves them")
+    if head["chain"] and not document["findings"]:
         _say(out, f"  note this receipt, and --expect proves it later: {head['seq']}:{head['chain']}")
     if torn["bytes"] or torn["reason"]:
         _say(

@@ -64,6 +64,8 @@ class Report:
     """The last promise."""
     findings: tuple[Finding, ...] = ()
     torn: TornTail = field(default_factory=TornTail)
+    unread: tuple[str, ...] = ()
+    """History files that only `deep` or `expect` reads: of them it was seen that they are there."""
 
     def as_document(self) -> dict[str, Any]:
         """The keys of `journal verify --json`."""
@@ -118,6 +120,7 @@ class _Verification:
         self._findings: list[Finding] = []
         self._seen: set[Head] = set()
         """The promises that end where the expected one does."""
+        self._unread: tuple[str, ...] = ()
         self._progress = progress
         self._done = self._total = 0
 
@@ -149,6 +152,7 @@ class _Verification:
             Head.of(promise),
             tuple(self._findings),
             TornTail(quarantine=kept) if torn is None else TornTail(torn.events, torn.bytes, torn.reason, kept),
+            self._unread,
         )
 
     def _pieces(self, walk: Walk) -> Iterator[Piece]:
@@ -161,6 +165,8 @@ class _Verification:
             compacted = [span.path for span in spans(self._storage, self._manifest)]
             if self._deep or self._expect is not None:
                 yield from self._compacted(compacted)
+            else:
+                self._unread = tuple(compacted)
         for piece in walk:
             yield piece
             self._advance(piece.size)

@@ -40,6 +40,28 @@ def test_the_readmes_example_runs_and_resumes(tmp_path: Path) -> None:
         assert totals.total_steps == expected * 240
 
 
+def test_history_is_read_as_the_document_shows(tmp_path: Path) -> None:
+    from replay.compaction import compact
+
+    text = (ROOT / "docs" / "parquet.md").read_text()
+    with journal.open(tmp_path / "runs" / "fx") as log:
+        for episode in range(2):
+            log.append(journal.EpisodeStarted(agent="A", episode=episode))
+            log.rewards(1, episode, list(range(10)), [1.5 + episode] * 10)
+            log.append(journal.EpisodeEnded(agent="A", episode=episode, reason="terminated"))
+    compact(tmp_path / "runs" / "fx")
+    script = tmp_path / "read.py"
+    script.write_text(block(text, "parquet"))
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+    )
+    assert re.search(r"A +0 +15.0\n +1 +25.0\n", done.stdout), done.stdout
+    import pyarrow.parquet as pq
+
+    columns = pq.read_schema(next((tmp_path / "runs" / "fx" / "history").iterdir())).names
+    assert [name for name in columns if f"`{name}`" not in text] == []
+
+
 LOOP = """
 import gymnasium, numpy, sys
 import agents_adapter

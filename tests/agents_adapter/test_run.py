@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_another_script_is_refused_and_may_be_declared_the_same(tmp_path: Path) 
     stopped(tmp_path / "j")
     with pytest.raises(ResumeImpossible, match=r"SHA-256 was 1, is 2.*code='1'"):
         going_on(tmp_path / "j", code="2")
-    going_on(tmp_path / "j", code="1").finish()
+    going_on(tmp_path / "j", code="1").end()
 
 
 def test_another_plan_is_refused_entry_by_entry(tmp_path: Path) -> None:
@@ -183,6 +184,7 @@ def test_a_second_start_in_one_process_ends_the_first_attempt(tmp_path: Path) ->
     assert (second.id, second.attempt) == (first.id, 1)
     with pytest.raises(JournalClosed):
         first.agent("SAC", stateless=True)
+    second.agent("PPO", {"w": np.zeros(3)})
     second.finish()
     run = replay.load(tmp_path / "j").runs[first.id]
     assert [attempt.status for attempt in run.attempts] == ["interrupted", "completed"]
@@ -240,16 +242,17 @@ def test_a_learner_without_a_state_is_recorded_and_cannot_be_resumed(tmp_path: P
     with pytest.raises(ResumeImpossible, match="no good checkpoint"):
         run.agent("PPO", {"w": np.zeros(3)})
     assert steps(run.agent("SAC", {})) == [0, 1, 2, 3, 4, 5]  # It had not begun: there is nothing to lose.
-    run.finish()
+    run.end()
 
 
 def test_leaving_out_the_state_of_an_agent_that_had_one_is_refused(tmp_path: Path) -> None:
     stopped(tmp_path / "j")
-    with going_on(tmp_path / "j") as run:
+    with pytest.warns(RuntimeWarning, match="stays unfinished"), going_on(tmp_path / "j") as run:
         with pytest.raises(ResumeImpossible, match="state="):
             run.agent("PPO")
         with pytest.raises(ResumeImpossible, match="state="):
             run.agent("PPO", stateless=True)
+    assert next(iter(replay.load(tmp_path / "j").runs.values())).status == "unfinished"
 
 
 def test_stateless_work_does_only_what_is_not_finished(tmp_path: Path) -> None:
@@ -376,3 +379,47 @@ def test_checkpoints_that_no_resume_needs_are_swept_at_the_start(tmp_path: Path)
     run = agents_adapter.start(tmp_path / "j", code="x")
     assert {path.name for path in files.iterdir()} == named | {"plan-kept.json"}
     run.end()
+
+
+def test_a_run_is_not_completed_without_all_of_its_agents(tmp_path: Path) -> None:
+    plan = Plan([("X", "H1", 0, 5, seed) for seed in range(3)])
+    run = agents_adapter.start(tmp_path / "j", code="x")
+    for name in ("A", "B"):
+        for episode in run.agent(name, {"n": 1}).episodes(plan):
+            episode.step(1.0)
+            break
+    run.end()
+    run = agents_adapter.start(tmp_path / "j", code="x")
+    for episode in run.agent("A", {"n": 1}).episodes(plan):
+        episode.step(1.0)
+    with pytest.warns(RuntimeWarning, match="stays unfinished.*has not taken up B"):
+        run.finish()
+    found = next(iter(replay.load(tmp_path / "j").runs.values()))
+    assert (found.status, found.attempts[-1].status) == ("unfinished", "interrupted")
+
+
+def test_agents_may_be_trained_in_threads(tmp_path: Path) -> None:
+    """Six at once, each saving after every episode: retention is shared, and stays right."""
+    plan = Plan([("X", "H1", 0, 5, seed) for seed in range(25)])
+    run = agents_adapter.start(tmp_path / "j", checkpoint_every=1, keep=1, code="x")
+    tracks = [run.agent(f"A{number}", {"n": number}) for number in range(6)]
+    failed: list[BaseException] = []
+
+    def train(track: agents_adapter.Track) -> None:
+        try:
+            for episode in track.episodes(plan):
+                episode.step(1.0)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=train, args=(track,)) for track in tracks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.finish()
+    assert not failed
+    state = replay.load(tmp_path / "j")
+    assert [agent.effective["train"].episodes for agent in state.agents.values()] == [25] * 6
+    named = {one.path for agent in state.agents.values() for one in agent.checkpoints}
+    assert {f"checkpoints/{path.name}" for path in (tmp_path / "j" / "checkpoints").iterdir()} == named

@@ -394,3 +394,19 @@ def test_a_plan_is_recorded_once_and_a_large_one_as_a_file(tmp_path: Path) -> No
             assert list(track.episodes(PLAN)) == []
         with pytest.raises(ResumeImpossible, match=r"plan\[2199\].start was 2199, is 5"):
             next(track.episodes(other))
+
+
+def test_a_part_of_the_planned_bars_proves_nothing_and_is_refused(tmp_path: Path) -> None:
+    """One bar shown to all, and the rest of the episode anything: that must not be comparable."""
+    import pandas as pd
+
+    times = pd.date_range("2020-01-01", periods=40, freq="h", tz="UTC")
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 1.0), index=times)
+    bars = agents_adapter.Bars.from_frame(frame, "EURUSD", "H1")
+    run = agents_adapter.start(tmp_path / "j")
+    for episode in run.agent("PPO", {}).episodes(Plan([("EURUSD", "H1", 10, 20)])):
+        for start, stop in ((10, 11), (12, 30), (0, 19)):
+            with pytest.raises(EventRejected, match="planned on bars 10 to 20"):
+                episode.observe(bars[start:stop], start=start)
+        episode.observe(bars[5:20], start=5)  # With a look-back.
+    run.finish()

@@ -244,6 +244,13 @@ class Old(Short):
         return at, self.rng.normal() + inner, over, info
 
 
+def one_episode(env: Any) -> None:
+    """Without a reset behind it: there, a checkpoint may follow."""
+    env.reset()
+    for _ in range(3):
+        env.step(0)
+
+
 def old_rewards(directory: Path, env: Any, until: int) -> list[float]:
     with agents_adapter.start(directory, checkpoint_every=1, code="1") as run:
         track = run.agent("PPO", {})
@@ -251,7 +258,7 @@ def old_rewards(directory: Path, env: Any, until: int) -> list[float]:
         for i in track.loop(5):
             if i == until:
                 raise RuntimeError("stopped here")
-            play(env, 3)
+            one_episode(env)
         return [float(one) for one in track.results["reward"]]
 
 
@@ -289,7 +296,7 @@ def lazy_rewards(directory: Path, until: int) -> list[float]:
             env = track.wrap(made)
             if i == until:
                 raise RuntimeError("stopped here")
-            play(env, 3)
+            one_episode(env)
         results = track.results
         assert results["env_index"].tolist() == [0] * 5
         return [float(one) for one in results["reward"]]
@@ -307,3 +314,68 @@ def test_an_environment_that_is_built_differently_is_refused(tmp_path: Path) -> 
         old_rewards(tmp_path / "j", Old(Old()), 2)
     with pytest.raises(ResumeImpossible, match=r"no env\.env"):
         old_rewards(tmp_path / "j", Old(), 99)
+
+
+class Drawing:
+    """Draws its start from its own generator at each reset, and moves on from there for four steps."""
+
+    def __init__(self) -> None:
+        self.np_random = np.random.default_rng(4)
+
+    def reset(self, **given: Any) -> Any:
+        self.at, self.start = 0, float(self.np_random.normal())
+        return self.start, {}
+
+    def step(self, action: Any) -> Any:
+        self.at += 1
+        return self.start, self.start, self.at == 4, False, {}
+
+
+def rollouts(directory: Path, stop_at: int | None, steps: int) -> float:
+    """The usual shape of PPO: rollouts of fixed length, and a reset within them where an episode ends."""
+    weights = np.zeros(1)
+    with agents_adapter.start(directory, checkpoint_every=1, code="x") as run:
+        track = run.agent("PPO", {"weights": weights})
+        env = track.wrap(Drawing())
+        env.reset()
+        for rollout in track.loop(6):
+            for _ in range(steps):
+                _, reward, over, _, _ = env.step(0)
+                weights += reward * (1 + rollout)
+                if over:
+                    env.reset()
+            if rollout == stop_at:
+                run.end()
+                break
+    return float(weights[0])
+
+
+@pytest.mark.filterwarnings("ignore:PPO. no checkpoint")
+@pytest.mark.parametrize("stop_at", [0, 2, 4])
+def test_no_checkpoint_lies_between_a_reset_and_its_first_step(stop_at: int, tmp_path: Path) -> None:
+    """The rollout ends right after the reset that drew the next start: resumed from there, it would be drawn again."""
+    expected = rollouts(tmp_path / "uncut", None, 4)
+    rollouts(tmp_path / "cut", stop_at, 4)
+    assert rollouts(tmp_path / "cut", None, 4) == expected
+
+
+def test_a_training_that_can_never_be_saved_is_told_so(tmp_path: Path) -> None:
+    run = agents_adapter.start(tmp_path / "j", checkpoint_every=2, code="x")
+    track = run.agent("PPO", {"n": 0})
+    env = track.wrap(Short(100))
+    env.reset()
+    with pytest.warns(RuntimeWarning, match="PPO: no checkpoint could be saved for 10") as told:
+        for _ in track.loop(12):
+            env.step(0)
+    assert len(told) == 1
+    run.end()
+
+
+def test_a_wrapped_environment_is_one_to_gymnasium(track: Track) -> None:
+    gymnasium = pytest.importorskip("gymnasium", reason="asks Gymnasium's own wrappers")
+    env = gymnasium.wrappers.TimeLimit(track.wrap(gymnasium.make("CartPole-v1")), 3)
+    env.reset(seed=1)
+    for _ in range(3):
+        env.step(0)
+    assert track.open["train", 0].steps == 3
+    assert isinstance(track.wrap(Short()), Short)

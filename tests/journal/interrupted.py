@@ -96,7 +96,10 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     log.close()
     with journal.open("m", storage=dead) as again:
-        assert again.recovered.torn_bytes == 0, again.recovered
+        found = again.recovered
+        # Nothing is torn, but perhaps the begin of a segment in which nothing was appended yet.
+        assert found.torn_bytes == 0 or "segment opened mark" in str(found.reason), found
+        assert found.torn_events == 0
     check(dead, known)
     journal.open("m", storage=storage).close()
     check(storage, known)

@@ -6,6 +6,7 @@ What is promised is there afterwards, what was appended is a prefix, and the jou
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -126,6 +127,19 @@ def test_a_writer_killed_at_any_step_of_its_close_keeps_what_it_promised(
         if ended:
             return
     raise AssertionError("close never ended")
+
+
+def test_a_log_closed_without_an_event_leaves_no_gap_behind(clock: Any) -> None:
+    """Its segment and the spare behind it are removed; if only the first removal survived, one would be missing."""
+    for _ in range(3):
+        storage = MemoryStorage()
+        log = journal.open("memory", storage=storage, clock=clock)
+        deadline = time.monotonic() + 5
+        while not storage.exists("segments/00000001.seg") and time.monotonic() < deadline:
+            time.sleep(0.001)
+        log.close()
+        for seed in range(30):
+            repaired(storage.crash(Random(seed)))
 
 
 def test_a_seal_in_the_page_cache_is_synced_before_anything_is_built_on_it(events_of: EventsOf, clock: Any) -> None:

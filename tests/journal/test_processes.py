@@ -294,6 +294,29 @@ def test_an_interrupt_while_settling_an_interrupt_is_settled_as_well(
     assert [one.kind for one in events_of(storage)] == ["NameGiven", "EpisodeStarted", "EpisodeEnded"]
 
 
+def test_an_interrupt_while_going_to_the_next_segment_is_settled_before_anything_else(
+    small_segments: int, events_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large event needs the next segment, small ones would still fit into this: it has been left all the same."""
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("a")
+        for where in ("_enter", "_load", "_allow"):
+            plain = getattr(log, where)
+
+            def interrupted(*arguments: Any) -> None:
+                raise KeyboardInterrupt
+
+            log.reward(agent, 0, 0, 1.0)
+            monkeypatch.setattr(log, where, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                log.append(journal.Custom(name="large", data=bytes(3500)))
+            monkeypatch.setattr(log, where, plain)
+            for step in range(3):
+                log.reward(agent, 1, step, 1.0)
+    assert [one.kind for one in events_of(storage)] == ["NameGiven"] + ["Rewarded"] * 12
+
+
 def test_an_interrupt_after_a_receipt_does_not_fork_the_chain() -> None:
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:

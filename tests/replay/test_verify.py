@@ -262,6 +262,16 @@ def test_deep_finds_a_snapshot_that_is_whole_but_wrong(tmp_path: Path) -> None:
 # -- a noted receipt ---------------------------------------------------------------------------------------------------
 
 
+def test_what_was_not_read_is_told(tmp_path: Path) -> None:
+    """Without --deep, history is only seen to be there: "clean" must not be taken for more."""
+    with journal.open(tmp_path / "j") as log:
+        log.reward(log.agent("A"), 0, 0, 1.0)
+    assert replay.verify(tmp_path / "j").unread == ()
+    compact(tmp_path / "j")
+    assert replay.verify(tmp_path / "j").unread == ("history/0-1.parquet",)
+    assert replay.verify(tmp_path / "j", deep=True).unread == ()
+
+
 def test_a_receipt_is_found_again_also_in_history(tmp_path: Path) -> None:
     receipt = compacted(tmp_path / "j")
     assert verify(tmp_path / "j", expect=(receipt.seq, receipt.chain)).status == "clean"
