@@ -7,6 +7,7 @@ error: the journal is listed again and the scan goes on from its seq.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, NamedTuple, Self
 
 from journal.errors import CorruptJournal
 from journal.manifest import Manifest
@@ -14,6 +15,9 @@ from journal.storage import Storage
 from journal.walk import Walk, opening_context
 from journal.writer import LOCK_PATH
 from replay.batch import Batch, Runs, parts, unpack
+
+_PASSES: Final = 4
+"""How often damage is looked at again beside a writer that comes, rotates and goes."""
 
 
 def scan(storage: Storage, *, since: int = 0, until: int | None = None) -> Iterator[Batch]:
@@ -23,20 +27,42 @@ def scan(storage: Storage, *, since: int = 0, until: int | None = None) -> Itera
     (everything before it has been yielded), `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
     """
     following = since
+    passes = 0
     while True:
-        manifest = Manifest.read(storage)
+        seen = Seen.now(storage)
         try:
-            for batch in _pass(storage, manifest, following, until):
+            for batch in _pass(storage, seen, following, until):
                 yield batch
                 following = int(batch.seq[-1]) + 1
             return
         except CorruptJournal:
-            if Manifest.read(storage).base == manifest.base:
+            passes += 1
+            if not seen.has_moved(storage, passes):
                 raise
 
 
-def _pass(storage: Storage, manifest: Manifest, since: int, until: int | None) -> Iterator[Batch]:
-    for batch in _everything(storage, manifest, since):
+class Seen(NamedTuple):
+    """What a reader began with. Where that has changed meanwhile, what looks like damage is looked at anew."""
+
+    manifest: Manifest
+    live: bool
+    """Is a writer at work?"""
+
+    @classmethod
+    def now(cls, storage: Storage) -> Self:
+        """As it is now. Raises as `Manifest.read` does."""
+        # In this order: a writer that opens in between is seen.
+        manifest = Manifest.read(storage)
+        return cls(manifest, storage.locked(LOCK_PATH))
+
+    def has_moved(self, storage: Storage, passes: int) -> bool:
+        """Has a compaction taken files away, or (for a few passes) a writer opened, rotated or closed?"""
+        now = Seen.now(storage)
+        return now.manifest.base != self.manifest.base or (passes < _PASSES and now != self)
+
+
+def _pass(storage: Storage, seen: Seen, since: int, until: int | None) -> Iterator[Batch]:
+    for batch in _everything(storage, seen, since):
         if until is not None and len(batch) and int(batch.seq[0]) >= until:
             return
         start = max(0, since - int(batch.seq[0])) if len(batch) else 0
@@ -45,12 +71,13 @@ def _pass(storage: Storage, manifest: Manifest, since: int, until: int | None) -
             yield batch if stop - start == len(batch) else batch.cut(start, stop)
 
 
-def _everything(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
+def _everything(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
+    manifest, live = seen
     if since < manifest.base.seq:
         from replay.history import read  # It needs pyarrow.
 
         yield from read(storage, manifest, since)
-    walk = Walk(storage, manifest, live=storage.locked(LOCK_PATH))
+    walk = Walk(storage, manifest, live=live)
     for piece in walk:
         if walk.seq > since:
             runs = Runs(opening_context(piece))

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from journal import chain, segment
 from journal.errors import CorruptJournal
 from journal.manifest import PATH as MANIFEST_PATH
-from journal.manifest import Manifest
 from journal.recovery import QUARANTINE
 from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk
@@ -26,6 +25,7 @@ from replay.deep import Contents
 from replay.loading import Place, storage_of
 from replay.progress import Progress, silent
 from replay.promises import Head, chain_after, heads_of
+from replay.scan import Seen
 
 Status = Literal["clean", "torn", "corrupt"]
 
@@ -82,22 +82,23 @@ def verify(
     `NotAJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
     """
     storage = storage_of(place)
+    passes = 0
     while True:
         try:
-            manifest = Manifest.read(storage)
+            seen = Seen.now(storage)
         except CorruptJournal as error:
             found = Finding(error.path, error.offset, error.seq, error.reason)
             torn = TornTail(quarantine=_quarantine(storage))
             return Report("corrupt", storage.locked(LOCK_PATH), 0, Head(-1, ""), (found,), torn)
-        report = _Verification(storage, manifest, deep, expect, progress).run()
-        # A compaction in between takes segments away: then everything is looked at anew.
-        if not report.findings or not _has_moved(storage, manifest):
+        report = _Verification(storage, seen, deep, expect, progress).run()
+        passes += 1
+        if report.status == "clean" or not _has_moved(storage, seen, passes):
             return report
 
 
-def _has_moved(storage: Storage, manifest: Manifest) -> bool:
+def _has_moved(storage: Storage, seen: Seen, passes: int) -> bool:
     try:
-        return Manifest.read(storage).base.seq != manifest.base.seq
+        return seen.has_moved(storage, passes)
     except CorruptJournal:
         return False
 
@@ -110,11 +111,10 @@ class _Verification:
     """One pass over a journal; damage becomes findings and, where it can, the pass goes on behind it."""
 
     def __init__(
-        self, storage: Storage, manifest: Manifest, deep: bool, expect: tuple[int, str] | None, progress: Progress
+        self, storage: Storage, seen: Seen, deep: bool, expect: tuple[int, str] | None, progress: Progress
     ) -> None:
         self._storage = storage
-        self._manifest = manifest
-        self._live = storage.locked(LOCK_PATH)
+        self._manifest, self._live = seen
         self._expect = None if expect is None else Head(expect[0], expect[1].lower())
         self._deep = deep
         self._findings: list[Finding] = []

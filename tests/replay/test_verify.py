@@ -335,3 +335,35 @@ def test_a_memory_storage_can_be_verified(tmp_path: Path) -> None:
         end(log)
     assert verify(storage, deep=True).status == "clean"
     assert Manifest.read(storage).segments == (0,)
+
+
+class Changing:
+    """A journal to which a writer comes while it is read: its first look at the last segment falls into an append."""
+
+    def __init__(self, storage: DiskStorage, comes: bool) -> None:
+        self._storage, self._comes, self._looked = storage, comes, False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._storage, name)
+
+    def locked(self, path: str) -> bool:
+        return self._looked and self._comes
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        data = self._storage.read(path, offset, length)
+        if path.startswith("segments/") and not self._looked:
+            self._looked = True
+            data = data[: 3 * CELL] + bytes([data[3 * CELL] ^ 1]) + data[3 * CELL + 1 :]
+        return data
+
+
+def test_what_looks_damaged_while_a_writer_comes_is_looked_at_again(tmp_path: Path) -> None:
+    with journal.open(tmp_path / "j") as log:
+        for step in range(9):
+            log.reward(log.agent("A"), 0, step, 1.0)
+    disk = DiskStorage(tmp_path / "j")
+    assert verify(Changing(disk, comes=True)).status == "clean"  # type: ignore[arg-type]
+    assert replay.load(Changing(disk, comes=True)).events == 10  # type: ignore[arg-type]
+    assert verify(Changing(disk, comes=False)).status == "corrupt"  # type: ignore[arg-type]
+    with pytest.raises(journal.CorruptJournal):
+        replay.load(Changing(disk, comes=False))  # type: ignore[arg-type]
