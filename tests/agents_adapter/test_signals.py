@@ -201,6 +201,7 @@ def test_a_forked_child_that_exits_leaves_the_run_alone(tmp_path: Path) -> None:
     [
         ("for e in run.agent('A', state={}).episodes(plan): e.step(1.0)", "completed"),
         ("for e in run.agent('A', state={}).episodes(plan): e.step(1.0); sys.exit()", "interrupted"),
+        ("for e in run.agent('A', state={}).episodes(plan): e.step(1.0, True); sys.exit()", "interrupted"),
         ("for e in run.agent('A').episodes(plan): e.step(1.0)", "completed"),
         ("run.agent('A')", "completed"),
         # A learner that is only recorded may have been stopped in the middle: its state must not be left behind.
