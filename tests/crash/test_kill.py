@@ -1,8 +1,7 @@
 """A process killed by SIGKILL at random moments of appending: every event whose append had returned is there.
 
 The process stores each acknowledged seq in shared memory, which outlives it. The same journal is killed again and
-again, so recovery of a recovered journal is killed as well. `JOURNAL_KILLS` is how many kills; a failure prints the
-seed that repeats it (`JOURNAL_SEED`).
+again, so recovery of a recovered journal is killed as well. `JOURNAL_KILLS` is how many kills.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +25,6 @@ from journal.arrays import COUNT
 from journal.storage.disk import DiskStorage
 from journal.walk import Walk
 
-KILLS = int(os.environ.get("JOURNAL_KILLS", "8"))
-SEED = int(os.environ.get("JOURNAL_SEED", random.SystemRandom().randrange(2**32)))
 LIVES = 8
 """Of one journal; a longer one only takes longer to read."""
 ACKNOWLEDGED = struct.Struct("<QQ")
@@ -115,17 +113,16 @@ def check(directory: Path, acknowledged: int) -> int:
     return seq
 
 
-def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    rng = random.Random(SEED)
+def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path: Path, campaign: Any) -> None:
+    rng, kills = campaign.random, campaign.size("JOURNAL_KILLS", 8)
     shared = tmp_path / "shared"
     events = total = 0
-    for life in range(1, KILLS + 1):
+    for life in range(1, kills + 1):
         directory = tmp_path / f"{life // LIVES}"
         if not directory.exists():
             shared.write_bytes(bytes(ACKNOWLEDGED.size))
             total, events = total + events, 0
-        told = f"JOURNAL_SEED={SEED}, kill {life} of {KILLS}"
-        print(told)
+        told = f"kill {life} of {kills}"
         acknowledged = killed(directory, shared, life, rng)
         if not (directory / "journal.json").exists():
             continue
@@ -135,4 +132,5 @@ def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path: Path) -
         events = found
         report = replay.verify(directory)
         assert report.status in ("clean", "torn"), (told, report)
-    assert total + events > 100 * KILLS or KILLS < LIVES
+    assert total + events > 100 * kills or kills < LIVES
+    campaign.report(kills=kills, events=total + events, lost=0)

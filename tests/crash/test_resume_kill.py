@@ -1,7 +1,7 @@
 """A training loop killed by SIGKILL at random moments loses nothing, and resumed it ends bit-equal to an uncut one.
 
 Nothing: no event whose append had returned. Equal: episodes, steps, rewards, and the learned weights, bit for bit.
-`JOURNAL_KILLS` is how many kills; a failure prints the seed that repeats it (`JOURNAL_SEED`).
+`JOURNAL_KILLS` is how many kills.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,6 @@ import replay
 from agents_adapter import Plan
 from journal.storage.disk import DiskStorage
 
-KILLS = int(os.environ.get("JOURNAL_KILLS", "20"))
-SEED = int(os.environ.get("JOURNAL_SEED", random.SystemRandom().randrange(2**32)))
 EPISODES, BARS, WIDTH = 60, 400, 16
 _ACKED = struct.Struct("<Q")
 
@@ -70,17 +69,16 @@ def final_weights(directory: Path) -> np.ndarray:
     return np.asarray(content["state"]["weights"])
 
 
-def test_killed_at_random_moments_it_ends_bit_equal(tmp_path: Path) -> None:
-    print(f"JOURNAL_SEED={SEED} JOURNAL_KILLS={KILLS}")
+def test_killed_at_random_moments_it_ends_bit_equal(tmp_path: Path, campaign: Any) -> None:
+    wanted, choose = campaign.size("JOURNAL_KILLS", 20), campaign.random
     began = time.perf_counter()
     expected = train(tmp_path / "uncut", None)
     uncut_seconds = time.perf_counter() - began
     expected_figures = figures(tmp_path / "uncut")
 
-    choose = random.Random(SEED)
     shared = mmap.mmap(-1, 64)
     kills = trainings = 0
-    while kills < KILLS:
+    while kills < wanted:
         directory = tmp_path / f"cut-{trainings}"
         trainings += 1
         while True:
@@ -94,27 +92,27 @@ def test_killed_at_random_moments_it_ends_bit_equal(tmp_path: Path) -> None:
                 finally:
                     os._exit(code)
             # Several kills to a training: each attempt gets a random part of its time, start and end included.
-            deadline = time.perf_counter() + choose.random() * uncut_seconds * (0.4 if kills < KILLS else 9)
+            deadline = time.perf_counter() + choose.random() * uncut_seconds * (0.4 if kills < wanted else 9)
             killed = False
             while (done := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-                if time.perf_counter() >= deadline and kills < KILLS:
+                if time.perf_counter() >= deadline and kills < wanted:
                     os.kill(pid, signal.SIGKILL)
                     done = os.waitpid(pid, 0)
                     killed = os.WIFSIGNALED(done[1])
                     break
                 time.sleep(0.0005)
             if not killed:
-                assert done[1] == 0, f"the training failed by itself (seed {SEED})"
+                assert done[1] == 0, "the training failed by itself"
                 break
             kills += 1
             acked = _ACKED.unpack_from(shared, 0)[0]
             if (directory / "journal.json").exists():
                 state = replay.load(directory)
                 lost = acked - state.events
-                assert lost <= 0, f"{lost} events lost whose append had returned (seed {SEED})"
+                assert lost <= 0, f"{lost} events lost whose append had returned"
                 if any(run.status == "completed" for run in state.runs.values()):
                     break  # Killed behind its last event: started again, it would train anew.
-        assert figures(directory) == expected_figures, f"seed {SEED}"
-        assert final_weights(directory).tobytes() == expected.tobytes(), f"seed {SEED}"
+        assert figures(directory) == expected_figures
+        assert final_weights(directory).tobytes() == expected.tobytes()
         assert replay.verify(directory).status == "clean"
-    print(f"{kills} kills over {trainings} trainings: nothing lost, all ended bit-equal")
+    campaign.report(kills=kills, trainings=trainings, lost=0, unequal=0)
