@@ -95,8 +95,9 @@ class Manifest:
             # In one go: beside a writer, the next look may find another file under this name.
             raw = storage.read(PATH, 0, SIZE_MAX + 1)
         except (FileNotFoundError, NotADirectoryError):
-            if storage.exists(segment.DIRECTORY) and storage.list(segment.DIRECTORY):
-                raise CorruptJournal(PATH, 0, 0, "journal.json is missing, its segments are here") from None
+            for directory in (segment.DIRECTORY, "history", "snapshots"):
+                if storage.list(directory):
+                    raise CorruptJournal(PATH, 0, 0, f"journal.json is missing, and {directory}/ is here") from None
             raise NotAJournal(
                 f"{storage.name}: {'not a journal' if storage.exists('') else 'no such directory'}; "
                 "give a directory that holds a journal.json"

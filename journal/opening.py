@@ -9,6 +9,7 @@ from collections.abc import Callable
 from journal.errors import JournalLocked, NotAJournal
 from journal.live import failure
 from journal.manifest import PATH as MANIFEST_PATH
+from journal.manifest import Manifest
 from journal.segment import DIRECTORY
 from journal.storage import LockHeld, Storage
 from journal.tail import Clock
@@ -68,6 +69,8 @@ def _prepare(storage: Storage) -> None:
     """Refuse a directory that holds something else before anything is made in it."""
     if not storage.exists(MANIFEST_PATH):
         names = set(storage.list(""))
+        if any(storage.list(directory) for directory in names & {DIRECTORY, "history", "snapshots"}):
+            Manifest.read(storage)  # It says that journal.json is missing.
         strange = names - {LOCK_PATH, DIRECTORY, f"{MANIFEST_PATH}.tmp"}
         if strange:
             raise NotAJournal(

@@ -112,3 +112,15 @@ def test_a_path_that_leads_elsewhere_is_corrupt(name: str, monkeypatch: pytest.M
     manifest.write(storage)
     with pytest.raises(journal.CorruptJournal, match="as a segment"):
         Manifest.read(storage)
+
+
+@pytest.mark.parametrize("directory", ["segments", "history", "snapshots"])
+def test_a_journal_whose_manifest_was_removed_is_not_taken_for_an_empty_directory(directory: str) -> None:
+    """Opening said "give a new or empty directory": as if all were lost, or another one were meant."""
+    storage = MemoryStorage()
+    storage.make_directory(directory)
+    storage.create(f"{directory}/00000000.seg", 64).close()
+    for read in (lambda: journal.open("it", storage=storage), lambda: Manifest.read(storage)):
+        with pytest.raises(journal.CorruptJournal, match=f"journal.json is missing, and {directory}/ is here"):
+            read()
+    assert storage.list("") == [directory]
