@@ -96,7 +96,7 @@ class Manifest:
             raw = storage.read(PATH, 0, SIZE_MAX + 1)
         except (FileNotFoundError, NotADirectoryError):
             for directory in (segment.DIRECTORY, "history", "snapshots"):
-                if storage.list(directory):
+                if storage.exists(directory) and storage.list(directory):
                     raise CorruptJournal(PATH, 0, 0, f"journal.json is missing, and {directory}/ is here") from None
             raise NotAJournal(
                 f"{storage.name}: {'not a journal' if storage.exists('') else 'no such directory'}; "
