@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Self
 
+import numpy as np
+
 from journal import arrays, cell, chain
 from journal.cell import CELL
 from journal.walk import Piece, Promise
@@ -43,6 +45,28 @@ def heads_of(piece: Piece) -> Iterator[Head]:
             yield Head.of(promise)
     if piece.sealed:
         yield Head(piece.seq + piece.events - 1, chain_after(piece).hex())
+
+
+def lost_heads(piece: Piece, seq: int, start: bytes | None) -> Iterator[Head]:
+    """What a receipt for the event `seq` of this piece stated, where the receipt itself was lost.
+
+    A receipt is noted when the events before it are on disk, and gets there itself with the next sync: a power cut may
+    take it alone. The chain up to where it stood is the proof all the same. It stood behind the event, or behind marks
+    that follow it. `start` is the chain at the piece's beginning, None if it is not known.
+    """
+    following = piece.seq + np.cumsum(arrays.takes(piece.cells[piece.heads]), dtype=np.uint64)
+    done, value = 0, start
+    for number in np.flatnonzero(following == seq + 1).tolist():
+        at = int(piece.heads[number])
+        end = at + 1 + int(piece.cells["extent"][at])
+        for index in piece.heads[piece.heads < end].tolist():
+            if int(piece.cells["kind"][index]) in (cell.RECEIPT, cell.SEGMENT_SEALED):
+                promise = _promise(piece, index)
+                upto = promise.position - piece.position
+                if done < upto <= min(end, piece.verified):
+                    done, value = upto, promise.chain
+        if value is not None:
+            yield Head(seq, chain.extend(value, (piece.raw[done * CELL : end * CELL],)).hex())
 
 
 def chain_after(piece: Piece) -> bytes:

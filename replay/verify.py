@@ -24,7 +24,7 @@ from journal.writer import LOCK_PATH
 from replay.deep import Contents
 from replay.loading import Place, storage_of
 from replay.progress import Progress, silent
-from replay.promises import Head, chain_after, heads_of
+from replay.promises import Head, chain_after, heads_of, lost_heads
 from replay.scan import Seen
 
 Status = Literal["clean", "torn", "corrupt"]
@@ -127,12 +127,15 @@ class _Verification:
     def run(self) -> Report:
         contents = Contents(self._storage, self._manifest, live=self._live) if self._deep else None
         walk: Walk | None = None
-        self._see(Head(-1, chain.genesis(self._manifest.journal_id).hex()))
+        start: bytes | None = chain.genesis(self._manifest.journal_id)
+        self._see(Head(-1, start.hex()))
         try:
             walk = Walk(self._storage, self._manifest, live=self._live)
             for piece in self._pieces(walk):
-                for head in heads_of(piece) if self._expect is not None else ():
-                    self._see(head)
+                if self._expect is not None:
+                    for head in (*heads_of(piece), *lost_heads(piece, self._expect.seq, start)):
+                        self._see(head)
+                    start = chain_after(piece) if piece.sealed else None
                 if contents is not None:
                     contents.take(piece, self._found)
         except CorruptJournal as error:
@@ -195,12 +198,12 @@ class _Verification:
         """A finding, unless exactly `expect` was promised, and was reached without one."""
         if expect in self._seen:
             return
-        if promise.events - 1 < expect.seq:
+        if self._seen:
+            reason = "the chain is another one than that of the noted receipt: something before it was changed"
+        elif promise.events - 1 < expect.seq:
             reason = (
                 f"the journal ends at seq {promise.events - 1}, before the noted receipt: it was cut or rolled back"
             )
-        elif self._seen:
-            reason = "the chain is another one than that of the noted receipt: something before it was changed"
         else:
             reason = "no promise ends there: this receipt is another journal's, or its segments could not be read"
         self._found(CorruptJournal(MANIFEST_PATH, 0, max(expect.seq, 0), reason))

@@ -6,6 +6,8 @@ import shutil
 import struct
 import sys
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ import replay
 from journal.cell import CELL
 from journal.manifest import Manifest
 from journal.storage.disk import DiskStorage
+from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
 from replay.promises import Head
 from replay.verify import verify
@@ -367,3 +370,44 @@ def test_what_looks_damaged_while_a_writer_comes_is_looked_at_again(tmp_path: Pa
     assert verify(Changing(disk, comes=False)).status == "corrupt"  # type: ignore[arg-type]
     with pytest.raises(journal.CorruptJournal):
         replay.load(Changing(disk, comes=False))  # type: ignore[arg-type]
+
+
+def test_a_noted_receipt_that_a_power_cut_took_is_still_proved_by_its_chain() -> None:
+    """`log.promised` is evidence of a sync that has returned; the receipt itself gets to the disk with the next one.
+
+    Real power cuts found it: everything promised was there, and `--expect` said "cut or rolled back".
+    """
+    for marks in (0, 1):
+        storage = MemoryStorage()
+        log = journal.open("fx", storage=storage, sync="close")
+        agent = log.agent("PPO")
+        log.rewards(agent, 0, range(5), [0.5] * 5)
+        for _ in range(marks):
+            log.sync()
+            log.reward(agent, 0, 5, 0.25)
+        log._commit.once()
+        noted = log.promised
+        cut = storage.crash(NoLuck())
+        log.close()
+        before = verify(cut)
+        assert before.events == noted.seq + 1 and before.head.seq < noted.seq, (
+            "the receipt is lost, its events are there"
+        )
+        other = noted.chain[:-1] + ("0" if noted.chain[-1] != "0" else "1")
+        for _ in ("as it was found", "recovered", "compacted"):
+            assert verify(cut, expect=(noted.seq, noted.chain)).status == "clean"
+            wrong = verify(cut, expect=(noted.seq, other))
+            assert wrong.status == "corrupt" and "something before it was changed" in wrong.findings[0].reason
+            with journal.open("fx", storage=cut) as log:
+                log.append(journal.Custom(name="on"))
+            compact(cut)
+
+
+class NoLuck(Random):
+    """Nothing that was not synced reaches the disk."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+    def random(self) -> float:
+        return 0.5
