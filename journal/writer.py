@@ -27,7 +27,7 @@ from journal.events import Event
 from journal.live import LiveSegment, Spares, failure
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
-from journal.segment import DIRECTORY
+from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock, Tail
 
@@ -380,7 +380,8 @@ class Log(Tail):
                 manifest.with_segments(tuple(left)).write(self.storage)
             # The spare behind it goes first, also for a power cut: a gap in the sequence would look like a loss.
             self.storage.sync_directory(DIRECTORY)
-            self.storage.remove(segment.path)
+            if not self.storage.exists(path_of(segment.header.ordinal + 1)):
+                self.storage.remove(segment.path)  # Else the next open removes both.
         except OSError as error:
             raise failure(error, f"closing {self.storage.name}") from error
 
