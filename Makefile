@@ -2,8 +2,13 @@
 # What is needed before: Python 3.11 or newer with venv, and a way to install packages.
 
 PYTHON ?= python3
-# How many times `make crash` kills a training process.
+# How hard `make crash` tries: SIGKILLs, simulated power cuts, real ones of each file system, failing system calls (0: all)
+# of each program, and which bits and bytes of a journal are damaged: every nth.
 KILLS ?= 200
+CRASHES ?= 2500
+CUTS ?= 25
+CALLS ?= 6
+EVERY ?= 499
 # Handed on to pytest, as in `make test ARGS="-k torn"`.
 ARGS ?=
 
@@ -33,8 +38,9 @@ bench: .venv/installed ## What does one event cost beside struct + os.write?
 golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate change of the format
 	$(BIN)/python tests/golden/make.py
 
-crash: .venv/installed ## Kills and power cuts, many times; KILLS=10000 for a long night
-	JOURNAL_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
+crash: .venv/installed ## Kills, power cuts, failing calls, damage; longer by KILLS=10000 CRASHES=100000 CUTS=1000 CALLS=0 EVERY=1
+	JOURNAL_KILLS=$(KILLS) JOURNAL_CRASHES=$(CRASHES) JOURNAL_CUTS=$(CUTS) JOURNAL_CALLS=$(CALLS) \
+	  JOURNAL_EVERY=$(EVERY) $(BIN)/python -m pytest tests/crash $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-*

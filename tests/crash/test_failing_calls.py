@@ -132,7 +132,7 @@ def concerned(command: list[str], calls: tuple[str, ...], directory: Path) -> li
 
 
 def chosen(campaign: Any, found: list[Any]) -> list[Any]:
-    wanted = campaign.size("JOURNAL_CALLS", 6)
+    wanted = campaign.size("JOURNAL_CALLS", 2)
     return found if not wanted or wanted >= len(found) else campaign.random.sample(found, wanted)
 
 
