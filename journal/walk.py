@@ -168,10 +168,10 @@ class Walk:
         found = sorted(o for name in names if (o := segment.ordinal_of(name)) is not None)
         self.leftover = [o for o in found if o < base.ordinal]
         ordinals = [o for o in found if o >= base.ordinal]
-        wanted = set(listed) | set(range(base.ordinal, ordinals[-1] if ordinals else base.ordinal))
-        missing = sorted(wanted - set(ordinals))
-        if missing:
-            raise CorruptJournal(segment.path_of(missing[0]), 0, base.seq, _MISSING)
+        # Counted, not listed: a stray file with a high number is not to cost memory.
+        gap = next((n for n, o in enumerate(ordinals, base.ordinal) if n != o), base.ordinal + len(ordinals))
+        if (ordinals and gap < ordinals[-1]) or (listed and gap <= listed[-1]):
+            raise CorruptJournal(segment.path_of(gap), 0, base.seq, _MISSING)
         # Beside a writer, a segment is complete but for its seal once the next one is opened; so look at that first.
         while self.live and ordinals and ordinals[-1] not in listed and not self._opened(ordinals[-1]):
             ordinals.pop()

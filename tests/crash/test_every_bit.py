@@ -147,12 +147,13 @@ def state_after(truth: Truth, count: int) -> Any:
     return truth.states[count]
 
 
-def outcome(truth: Truth, files: Files, hint: str) -> str:
-    """How this damage ends; fails where that is none of the ways it may."""
+def outcome(truth: Truth, files: Files, hint: str, damaged: str = "") -> str:
+    """How this damage ends; fails where that is none of the ways it may. `damaged`: the file that a refusal names."""
     read = _read(truth, files)
     report = verify(stored(files), deep=True)
     if isinstance(read, JournalError):
         assert isinstance(read, CorruptJournal), read
+        assert hint not in ("flip a bit", "cut", "empty") or read.path == damaged, f"{read.path} is named: {read}"
         assert _names(truth, files, read.path, read.reason), read
         assert read.offset >= 0 and 0 <= read.seq <= len(truth.rows), read
         assert report.status == "corrupt", (read, report)
@@ -192,9 +193,13 @@ def _read(truth: Truth, files: Files) -> int | JournalError:
     storage = stored(files)
     try:
         rows = rows_of(storage)
-        state = load(storage).to_payload()
+        loaded = load(storage)
+        state = loaded.to_payload()
     except JournalError as error:
         return error
+    for name in loaded.agents:
+        chosen = loaded.resume(name).checkpoint
+        assert chosen is None or truth.files[chosen.path] == files[chosen.path], "a damaged checkpoint is resumed"
     assert rows == truth.rows[: len(rows)], "an event is not what it was"
     assert len(rows) >= truth.promised, "promised events are missing, and nothing says so"
     assert state == state_after(truth, len(rows)), "the state is not what these events give"
@@ -232,7 +237,7 @@ def damages(truth: Truth, every: int, choose: Any) -> Iterator[tuple[str, str, F
 def _other_names(name: str) -> list[str]:
     stem, dot, ending = name.partition(".")
     if ending == "seg":
-        return [f"{int(stem) + more:08d}{dot}{ending}" for more in (1, 2, 9)]
+        return [*(f"{int(stem) + more:08d}{dot}{ending}" for more in (1, 2, 9)), f"99999999{dot}{ending}"]
     if ending == "parquet" and "-" in stem:
         first, last = stem.split("-")
         width = len(first)
@@ -258,7 +263,7 @@ def test_every_damage_is_harmless_torn_or_found(truth: Truth, campaign: Any) -> 
         if number % parts != part:
             continue
         try:
-            table[what, kind_of(path), outcome(truth, files, what)] += 1
+            table[what, kind_of(path), outcome(truth, files, what, path)] += 1
         except Exception as error:
             wrong.append(f"damage {number}, {what} of {path}: {type(error).__name__}: {str(error)[:300]}")
     assert not wrong, f"{len(wrong)} damages with JOURNAL_EVERY={every} end as none may:\n" + "\n".join(wrong[:20])

@@ -81,3 +81,22 @@ def test_kinds_that_a_newer_version_wrote_are_counted_and_kept(events_of: Any) -
         log.append(journal.Custom(name="x"))
     assert [piece.events for piece in Walk(storage)] == [2]
     assert int(next(iter(Walk(storage))).cells["kind"][2]) == 1000 < cell.MARK_FIRST
+
+
+def test_a_stray_segment_with_a_high_number_costs_nothing() -> None:
+    """All numbers up to it were once written down to find the missing one: gigabytes, and minutes."""
+    import tracemalloc
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        log.append(journal.Custom(name="x"))
+    with storage.stream("segments/99999999.seg") as stream:
+        stream.write(storage.read("segments/00000000.seg"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(journal.CorruptJournal, match="missing") as caught:
+            Walk(storage)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.path == "segments/00000001.seg"
