@@ -1,8 +1,8 @@
 """SIGKILL in the middle of everything: appends, rotations, checkpoints, closes, recoveries, compactions.
 
 A forked child goes from step to step, and says in shared memory which one it is at and how far its appends have come;
-it is killed at a random moment. Then the journal is read as it was left: every event whose append had returned, the state
-that these events give, and the newest checkpoint that was saved. The next child recovers it, and may be killed at that.
+it is killed at a random moment. Then the journal is read as it was left: every event whose append had returned, the
+state that these events give, the newest checkpoint that was saved. The next child recovers it, or is killed at that.
 
 `JOURNAL_KILLS` is how many kills.
 """
