@@ -13,6 +13,7 @@ two.
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 from collections import OrderedDict, defaultdict, deque
@@ -114,9 +115,15 @@ def _body(data: bytes) -> bytes | bytearray:
 
 
 def _decompressed(body: bytes, size: int) -> bytearray:
-    """At most `size` + 1 chunk of bytes; grown as they come, because `size` is a claim."""
+    """At most `size` + 1 chunk of bytes; grown as they come, because `size` is a claim.
+
+    A few kilobytes can really become gigabytes: what this machine has no memory for is refused before it is begun.
+    """
     import zstandard
 
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else SIZE_MAX
+    if size > memory:
+        raise ValueError(f"the content claims {size:,} bytes, this machine has {memory:,} of memory")
     plain = bytearray()
     try:
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body) as reader:
@@ -124,6 +131,8 @@ def _decompressed(body: bytes, size: int) -> bytearray:
                 plain += chunk
     except zstandard.ZstdError as error:
         raise ValueError(f"the content does not decompress: {error}") from error
+    except MemoryError:
+        raise ValueError(f"no memory for the {size:,} bytes that the content has") from None
     return plain
 
 

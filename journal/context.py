@@ -76,12 +76,12 @@ class Context:
             context = cls(
                 names=names,
                 numbers={name: number for number, name in enumerate(names, 1)},
-                run=payload["run"],
-                attempt=payload["attempt"],
+                run=_text(payload["run"]),
+                attempt=_number(payload["attempt"]),
                 episodes={(int(a), int(p), int(e)): int(n) for a, p, e, n in payload["episodes"]},
                 names_size=sum(len(name.encode()) for name in names),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"no context: {error!r}") from error
         return context
 
@@ -90,12 +90,23 @@ class Context:
         return replace(self, names=list(self.names), numbers=dict(self.numbers), episodes=dict(self.episodes))
 
 
+# What stands in a payload may be anything: a log that others wrote checks all the same.
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
 def _name_given(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
     context.give(str(payload.get("name")))
 
 
 def _run_started(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
-    context.run, context.attempt = payload.get("run"), None
+    context.run, context.attempt = _text(payload.get("run")), None
     context.episodes.clear()
 
 
@@ -106,7 +117,7 @@ def _run_ended(context: Context, key: EpisodeKey, episode: int, payload: dict[st
 
 def _attempt_started(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
     # A run may be taken up again after another one ran in between, so the attempt names it.
-    context.run, context.attempt = payload.get("run"), payload.get("attempt")
+    context.run, context.attempt = _text(payload.get("run")), _number(payload.get("attempt"))
     context.episodes.clear()
 
 
@@ -124,7 +135,9 @@ def _episode_ended(context: Context, key: EpisodeKey, episode: int, payload: dic
 
 
 def _rewound(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:
-    agents = {key[0], *(context.numbers.get(name, 0) for name in payload.get("members") or ())}
+    members = payload.get("members")
+    named = members if isinstance(members, list) else []
+    agents = {key[0], *(context.numbers.get(name, 0) for name in named if isinstance(name, str))}
     for open_key in [k for k in context.episodes if k[0] in agents]:
         del context.episodes[open_key]
 

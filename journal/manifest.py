@@ -16,6 +16,7 @@ from journal import chain as chains
 from journal import segment
 from journal.context import Context
 from journal.errors import CorruptJournal, JournalFailed, NotAJournal, UnsupportedFormat
+from journal.events import INTEGER_MAX
 from journal.storage import Storage
 from journal.storage import replace as replace_file
 
@@ -47,13 +48,13 @@ class Base:
     @classmethod
     def from_payload(cls, payload: Any) -> Base:
         """The base that `as_payload` gave. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
-        return cls(
-            payload["ordinal"],
-            payload["position"],
-            payload["seq"],
-            bytes.fromhex(payload["chain"]),
-            Context.from_payload(payload["context"]),
-        )
+        ordinal, position, seq = (payload[name] for name in ("ordinal", "position", "seq"))
+        if any(type(one) is not int or not 0 <= one <= INTEGER_MAX for one in (ordinal, position, seq)):
+            raise ValueError(f"the log does not begin at segment {ordinal!r:.30}, {position!r:.30}, {seq!r:.30}")
+        value = bytes.fromhex(payload["chain"])
+        if len(value) != chains.CHAIN_LENGTH:
+            raise ValueError(f"its chain has {len(value)} bytes")
+        return cls(ordinal, position, seq, value, Context.from_payload(payload["context"]))
 
 
 @dataclass(frozen=True, slots=True)

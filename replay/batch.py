@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from journal import arrays, cell, events
+from journal import arrays, cell, events, segment
 from journal.context import Context
 from journal.errors import CorruptJournal
 from journal.walk import Piece
@@ -52,6 +52,8 @@ class Batch:
     """`names[n - 1]` is the name with number n; holds at least the names that the rows use."""
     payloads: dict[int, bytes]
     """Row → msgpack payload, for the rows that carry one."""
+    path: str = segment.DIRECTORY
+    """The file that holds them."""
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -75,6 +77,7 @@ class Batch:
             runs=self.runs,
             names=self.names,
             payloads={row - start: raw for row, raw in self.payloads.items() if start <= row < stop},
+            path=self.path,
         )
 
 
@@ -143,7 +146,7 @@ def unpack(piece: Piece, runs: Runs) -> Batch:
         run, ids = runs.column(columns["kind"], payloads)
     except ValueError as error:
         raise CorruptJournal(piece.path, 0, piece.seq, str(error)) from error
-    return Batch(**columns, run=run, runs=ids, names=runs.context.names, payloads=payloads)
+    return Batch(**columns, run=run, runs=ids, names=runs.context.names, payloads=payloads, path=piece.path)
 
 
 def _expand(piece: Piece, heads: arrays.Index, found: arrays.Cells, is_batch: NDArray[np.bool_]) -> dict[str, Any]:

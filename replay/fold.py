@@ -13,6 +13,8 @@ from functools import partial
 import numpy as np
 
 from journal import cell
+from journal.errors import CorruptJournal
+from journal.events import kind_name
 from replay.batch import Batch
 from replay.rewards import Rewards
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, SeenBars, State
@@ -20,7 +22,11 @@ from replay.totals import PHASES, Phase
 
 
 def fold(state: State, batch: Batch) -> State:
-    """Take in the events of `batch`, which must follow the last one taken in. Changes `state` and returns it."""
+    """Take in the events of `batch`, which must follow the last one taken in. Changes `state` and returns it.
+
+    Raises `CorruptJournal` for an event whose fields make no sense, as no writer of ours leaves them; the state is of
+    no use then.
+    """
     if not len(batch):
         return state
     _Fold(state, batch).run()
@@ -39,21 +45,31 @@ class _Fold(Rewards):
     """
 
     def run(self) -> None:
-        """Take in the batch."""
+        """Take in the batch. Raises `CorruptJournal`, see `fold`."""
+        self._row = 0
+        try:
+            self._take_in()
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            seq, kind = int(self.batch.seq[self._row]), kind_name(int(self.batch.kind[self._row]))
+            reason = f"the {kind} of seq {seq} makes no sense: {' '.join(str(error).split())[:200]}"
+            raise CorruptJournal(self.batch.path, 0, seq, reason) from error
+
+    def _take_in(self) -> None:
         rewarded = self.batch.kind == cell.REWARDED
-        finish: list[Callable[[], None]] = []
+        finish: list[tuple[int, Callable[[], None]]] = []
         start = 0
         for row in [*np.flatnonzero(~rewarded).tolist(), len(self.batch)]:
             if start < row:
                 self.assign(start, row)
             if row < len(self.batch):
+                self._row = row
                 rule = _RULES.get(int(self.batch.kind[row]))
                 if rule is not None:
-                    finish.append(rule(self, row))
+                    finish.append((row, rule(self, row)))
             start = row + 1
         self.sum(np.flatnonzero(rewarded))
-        for take_in in finish:
-            take_in()
+        for self._row, finish_one in finish:
+            finish_one()
 
     def _time(self, row: int) -> int:
         return int(self.batch.time_ns[row])

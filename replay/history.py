@@ -203,6 +203,7 @@ def read(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
                 with reading(span.path, following):
                     rows = file.read_row_group(number, columns=lossless.READ).combine_chunks()
                     batch = lossless.to_batch(rows, told.end.context.names)
+                    batch.path = span.path
                 yield batch
             following += count
 
@@ -230,7 +231,10 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
             cells, missing = 0, end - covered.seq
             while missing:
                 if rows is None or not rows.num_rows:
-                    rows = file.read_row_group(next(numbers), columns=lossless.KEPT).combine_chunks()
+                    number = next(numbers, None)
+                    if number is None:
+                        raise ValueError("it holds fewer events than it says")
+                    rows = file.read_row_group(number, columns=lossless.KEPT).combine_chunks()
                 count = min(missing, rows.num_rows)
                 raw.append(lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells))
                 cells += len(raw[-1]) // CELL
@@ -279,6 +283,7 @@ class _Remade:
     """The segments directory as it was, made again from a history file: what a `Walk` asks of a storage."""
 
     def __init__(self, storage: Storage, told: Description) -> None:
+        self._path, self._seq = told.path, told.base.seq
         self._ordinals = told.ordinals
         self._segments = reencode(storage, told.path)
 
@@ -286,8 +291,11 @@ class _Remade:
         return [segment.path_of(ordinal).removeprefix(f"{directory}/") for ordinal in self._ordinals]
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """The walk reads each segment once, whole, in order."""
-        return next(self._segments)[1]
+        """The walk reads each segment once, whole, in order; again only where its end does not check."""
+        made = next(self._segments, None)
+        if made is None:
+            raise CorruptJournal(self._path, 0, self._seq, f"made again from it, {path} is not right")
+        return made[1]
 
 
 def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[pq.ParquetFile, Description]:

@@ -264,8 +264,11 @@ class State:
     def from_payload(cls, payload: Any) -> State:
         """What `to_payload` gave. Raises `ValueError` where the data are none."""
         try:
+            journal_id = payload["journal_id"]
+            if not isinstance(journal_id, bytes):  # bytes(n) would be n zeros, and room for them.
+                raise TypeError(f"journal_id is {journal_id!r:.80}")
             return cls(
-                bytes(payload["journal_id"]),
+                journal_id,
                 int(payload["events"]),
                 int(payload["last_seq"]),
                 int(payload["last_time_ns"]),
@@ -273,7 +276,7 @@ class State:
                 {name: _run(run) for name, run in payload["runs"].items()},
                 {name: _agent(agent) for name, agent in payload["agents"].items()},
             )
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"no state: {error!r}") from error
 
 

@@ -1,0 +1,150 @@
+"""Hostile journals, whose checksums are all right, into all that reads one: an answer or a refusal, nothing else.
+
+No traceback outside of the documented errors, no hang, no memory by the word of a length field, nothing that leads
+outside of the journal. `JOURNAL_FUZZ_SECONDS` is how long; one case is repeated by `python tests/crash/fuzzer.py SEED 1
+CASE`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import journal
+import replay
+from agents_adapter import CheckpointStore, codec
+from journal.storage.disk import DiskStorage
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fuzzer
+import hostile
+
+pytestmark = [pytest.mark.crash, pytest.mark.skipif(sys.platform == "win32", reason="limits need a Unix")]
+
+
+def test_hostile_journals_are_read_or_refused(campaign: Any) -> None:
+    seconds = campaign.size("JOURNAL_FUZZ_SECONDS", 3)
+    command = [sys.executable, Path(fuzzer.__file__), str(campaign.seed), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert not told["wrong"], "\n".join(told["wrong"])
+    assert told["growth"] < fuzzer.GROWTH_MAX, "memory was taken by the word of a length field"
+    assert told["cases"] and any(name.endswith("refused") for name in told["outcomes"])
+    campaign.report(cases=told["cases"], outcomes=told["outcomes"], grew_by_bytes=told["growth"])
+
+
+BOMB = """
+import resource, sys
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import struct, zstandard
+from crc32c import crc32c
+from agents_adapter import codec
+from hostile import bomb
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+for size, blocks in ((100 << 30, 2), (100 << 30, 800 << 10), (60 << 30, 480 << 10), (4 << 30, 32 << 10)):
+    body = bomb(size, blocks)
+    header = codec._HEADER.pack(codec.MAGIC, 1, 1, 0, crc32c(body), size, len(body))
+    try:
+        codec.decode(header + struct.pack("<I", crc32c(header)) + body)
+    except ValueError as error:
+        print(f"refused: {error}")
+"""
+
+
+def test_a_state_that_claims_or_really_has_100_gigabytes_is_refused_in_a_line() -> None:
+    """A frame of three megabytes can hold them: no memory for it must not end the process."""
+    root, here = Path(__file__).parents[2], Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", BOMB, root, here], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr[-2000:]
+    assert done.stdout.count("refused: ") == 4, done.stdout
+
+
+OUTSIDE = (
+    "../outside",
+    "/etc/passwd",
+    "checkpoints/../../outside",
+    "a\0b",
+    "checkpoints/",
+    "segments/00000000.seg",
+    "",
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_checkpoints_path_never_leads_outside(tmp_path: Path, path: str) -> None:
+    """The file is there, and its size and SHA-256 are right: only its path is wrong."""
+    import hashlib
+
+    data = codec.encode({"stolen": 1})
+    (tmp_path / "outside").write_bytes(data)
+    with journal.open(tmp_path / "j") as log:
+        digest = hashlib.sha256(data).hexdigest()
+        log.append(journal.CheckpointSaved(agent="A", episode=0, path=path, sha256=digest, size=len(data)))
+    assert replay.load(tmp_path / "j").resume("A").checkpoint is None
+    assert replay.verify(tmp_path / "j", deep=True).status == "corrupt"
+    with pytest.raises(journal.ResumeImpossible):
+        CheckpointStore(DiskStorage(tmp_path / "j")).load(path, digest)
+    assert (tmp_path / "outside").read_bytes() == data
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links here")
+@pytest.mark.parametrize("name", ["journal.json", "segments/00000000.seg", "checkpoints/A"])
+def test_a_link_planted_in_a_journal_is_not_followed(tmp_path: Path, name: str) -> None:
+    """Neither for reading nor for writing: the file that it leads to is right, and stays as it is."""
+    import hashlib
+
+    data = codec.encode({"weights": 1})
+    with journal.open(tmp_path / "j") as log:
+        log.storage.make_directory("checkpoints")
+        (tmp_path / "j" / "checkpoints" / "A").write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        log.append(journal.CheckpointSaved(agent="A", episode=0, path="checkpoints/A", sha256=digest, size=len(data)))
+    outside = tmp_path / "outside"
+    (tmp_path / "j" / name).rename(outside)
+    (tmp_path / "j" / name).symlink_to(outside)
+    before = outside.read_bytes()
+    if name.startswith("checkpoints"):
+        assert replay.load(tmp_path / "j").resume("A").checkpoint is None
+        assert replay.verify(tmp_path / "j", deep=True).status == "corrupt"
+    else:
+        with pytest.raises(journal.JournalError):
+            replay.load(tmp_path / "j")
+        with pytest.raises(journal.JournalError):
+            journal.open(tmp_path / "j")
+    assert outside.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "listed", ["../outside/00000000.seg", "/segments/00000000.seg", "segments/../00000000.seg", "x"]
+)
+def test_a_segments_path_never_leads_outside(tmp_path: Path, listed: str) -> None:
+    with journal.open(tmp_path / "j") as log:
+        log.append(journal.Custom(name="x"))
+    manifest = json.loads((tmp_path / "j" / "journal.json").read_text())
+    (tmp_path / "j" / "journal.json").write_bytes(hostile._manifest(manifest | {"segments": [listed]}))
+    with pytest.raises(journal.CorruptJournal, match="as a segment"):
+        replay.load(tmp_path / "j")
+
+
+@pytest.mark.parametrize("config", [7, "PPO", [[1]], [None]])
+def test_an_event_whose_fields_make_no_sense_is_refused_with_its_seq(config: Any) -> None:
+    """The checksums of a log that another program wrote may all be right: what is in it need not be."""
+    from journal.storage.memory import MemoryStorage
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        log.append(journal.Custom(name="good"))
+        payload = journal.events.pack({"config": config, "run": "r"}, "")
+        log._append_cell(journal.RunStarted.kind, payload)
+    with pytest.raises(journal.CorruptJournal, match="makes no sense") as caught:
+        replay.load(storage)
+    assert (caught.value.path, caught.value.seq) == ("segments/00000000.seg", 1)
+    assert replay.verify(storage, deep=True).findings[0].seq == 1
+    journal.open("m", storage=storage).close()
