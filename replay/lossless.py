@@ -82,8 +82,9 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
 def to_batch(rows: pa.Table, names: list[str]) -> Batch:
     """The batch of rows that hold at least the columns `READ`, all of one chunk."""
     run = _chunk(rows, "run")
+    columns: dict[str, Any] = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
     return Batch(
-        **{field: _numbers(rows, name) for field, name in _COLUMN_OF.items()},
+        **columns,
         run=run.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
         runs=run.dictionary.to_pylist(),
         names=names,

@@ -127,8 +127,9 @@ class _Verification:
     def run(self) -> Report:
         contents = Contents(self._storage, self._manifest, live=self._live) if self._deep else None
         walk: Walk | None = None
-        start: bytes | None = chain.genesis(self._manifest.journal_id)
-        self._see(Head(-1, start.hex()))
+        genesis = chain.genesis(self._manifest.journal_id)
+        start: bytes | None = genesis
+        self._see(Head(-1, genesis.hex()))
         try:
             walk = Walk(self._storage, self._manifest, live=self._live)
             for piece in self._pieces(walk):
