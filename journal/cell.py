@@ -110,3 +110,23 @@ def pack_head(
     payload_crc = checksum(payload, salt, at) if payload else 0
     body = BODY.pack(kind, extent, seq, time_ns, pad, flags, form, payload_crc, agent, env_index, episode, step, value)
     return PUBLISH.pack(checksum(body, salt, at), body)
+
+
+def forged(payload: bytes, salt: int, at: int, index: int, promised: int) -> int | None:
+    """Where in `payload` a cell begins that would pass for a receipt or seal, were its head lost; None if nowhere.
+
+    The head is to stand at position `at`, which is the segment's cell `index`; cells before `promised` are promised.
+    Behind damage, recovery believes every cell whose crc is right for where it stands (`journal.evidence`): a payload
+    must not hold one that promises more than was promised. Old receipts, copied, promise nothing new.
+    """
+    # The kind's second byte, of every cell at once: nearly all payloads are done with here.
+    found = (seconds := payload[5::CELL]).find(0xFF)
+    while found >= 0:
+        if payload[found * CELL + 4] in (RECEIPT & 0xFF, SEGMENT_SEALED & 0xFF):
+            crc, body = PUBLISH.unpack(payload[found * CELL : (found + 1) * CELL].ljust(CELL, b"\0"))
+            stated, implied = PROMISE.unpack(body)[4], crc ^ crc32c(body, salt)
+            place, place_index = (at + 1 + found) & 0xFFFFFFFF, index + 1 + found
+            if implied == place or (stated > promised and (implied - stated) & 0xFFFFFFFF <= place_index):
+                return found * CELL
+        found = seconds.find(0xFF, found + 1)
+    return None

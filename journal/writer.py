@@ -251,7 +251,7 @@ class Log(Tail):
                 if agent > self._names or (kind == cell.REWARDS and agent < 1):
                     raise EventRejected(_unknown_agent(agent))
                 position = self._base + (offset >> 6)
-                payload_crc = cell.checksum(payload, self._salt, position) if length else 0
+                payload_crc = self._checked(payload, position, offset) if length else 0
                 body = _pack_body(
                     kind,
                     extent,
@@ -298,6 +298,15 @@ class Log(Tail):
         if kind == cell.EPISODE_ENDED and open_episode != episode:
             what = "no episode is open" if open_episode is None else f"episode {open_episode} is the open one"
             raise EventRejected(f"episode {episode} of {who} cannot end: {what} there")
+
+    def _checked(self, payload: bytes, position: int, offset: int) -> int:
+        """The payload's crc. Raises `EventRejected` where it holds what recovery would take for a promise."""
+        found = cell.forged(payload, self._salt, position, (offset >> 6) - 1, self._commit.receipt.position)
+        if found is not None:
+            raise EventRejected(
+                f"byte {found} of the payload begins a forged promise of this journal: save it as a file"
+            )
+        return cell.checksum(payload, self._salt, position)
 
     # -- promises ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,120 @@
+"""A payload that holds cells of its own segment changes nothing: neither what is torn nor what was promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import journal
+from journal import cell
+from journal.cell import CELL
+from journal.storage.memory import MemoryStorage
+from journal.walk import Walk
+
+
+def batch_of(raw: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Rewards whose packed form is these bytes, from the payload's first one on."""
+    return np.frombuffer(raw.ljust(-(-len(raw) // 8) * 8, b"\0"), dtype=np.float64)
+
+
+def promise(log: journal.Log, ahead: int, *, stated: int, kind: int = cell.RECEIPT) -> bytes:
+    """A receipt that would be right if it stood `ahead` cells behind the log's end."""
+    segment, offset, seq = log.tail()
+    at = log._base + (offset >> 6) + ahead
+    return cell.pack_promise(kind, seq, 1, stated, seq, bytes(24), salt=segment.header.salt, at=at)
+
+
+def position_of(log: journal.Log) -> int:
+    return log._base + (log.tail()[1] >> 6)
+
+
+@pytest.mark.parametrize("kind", [cell.RECEIPT, cell.SEGMENT_SEALED])
+@pytest.mark.parametrize("where", [0, 3])
+@pytest.mark.parametrize("off", [0, -1])
+def test_a_payload_cannot_forge_a_promise(kind: int, where: int, off: int) -> None:
+    """A power cut that tears its head would leave a promise of what was never promised, and refuse a healthy journal.
+
+    `off`: a cell that is right for another place nearby is believed too, where the segment's first mark is damaged.
+    """
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        log.reward(agent, 0, 0, 1.0)
+        log.sync()
+        forged = promise(log, 1 + where + off, stated=position_of(log) + where + off + 1, kind=kind)
+        with pytest.raises(journal.EventRejected, match="forged"):
+            log.rewards(agent, 0, 0, batch_of(bytes(where * CELL) + forged + bytes(64)))
+        assert log.reward(agent, 0, 1, 2.0) == 2, "nothing was recorded, and the log goes on"
+    assert Walk(storage).run().seq == 3
+
+
+def test_the_forgery_would_have_done_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the check at append is for: without it this torn tail is called corrupt."""
+    monkeypatch.setattr(cell, "forged", lambda *args: None)
+    storage, at = forging()
+    tear(storage, at)
+    with pytest.raises(journal.CorruptJournal):
+        journal.open("m", storage=storage)
+
+
+def forging() -> tuple[MemoryStorage, int]:
+    """A process killed behind a payload that holds a forged receipt, and where that event's head lies in the file."""
+    storage = MemoryStorage()
+    log = journal.open("m", storage=storage, sync="close")
+    agent = log.agent("A")
+    log.sync()
+    at = log.tail()[1]
+    forged = promise(log, 1, stated=position_of(log) + 1)
+    log.rewards(agent, 0, 0, batch_of(forged))
+    dead = storage.kill()
+    log.close()
+    return dead, at
+
+
+def tear(storage: MemoryStorage, at: int) -> None:
+    file = storage.open("segments/00000000.seg")
+    file.write(at, bytes(1))
+    file.write(at + 20, b"\xff")
+    file.close()
+
+
+def test_copies_of_real_cells_are_taken_and_change_nothing() -> None:
+    """A journal that keeps pieces of itself: promises that were made say nothing new, wherever they are read."""
+    storage = MemoryStorage()
+    log = journal.open("m", storage=storage, sync="close")
+    agent = log.agent("A")
+    for step in range(5):
+        log.reward(agent, 0, step, 1.0)
+        log.sync()
+    own = storage.read("segments/00000000.seg")[: log.tail()[1]]
+    log.sync()
+    at, before = log.tail()[1], log.next_seq
+    assert log.rewards(agent, 0, 0, batch_of(own)) == before
+    log.append(journal.Custom(name="copy", data=own))
+    whole = storage.kill()
+    log.close()
+    assert Walk(whole).run().torn is None
+    for offset in (0, 4, 6, 8, 20, 30, 40):  # The batch's head damaged in each of its fields.
+        torn = whole.kill()
+        file = torn.open("segments/00000000.seg")
+        byte = file.read(at + offset, 1)[0]
+        file.write(at + offset, bytes([byte ^ 0x40]))
+        file.close()
+        walk = Walk(torn).run()
+        assert walk.torn is not None and walk.seq == before, offset
+        journal.open("m", storage=torn).close()
+        assert Walk(torn).run().seq == before
+
+
+def test_honest_payloads_are_never_refused(tmp_path: Path) -> None:
+    rng = Random(5)
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        for number in range(300):
+            raw = bytearray(rng.randbytes(rng.randrange(1, 2000)))
+            for at in range(4, len(raw) - 2, CELL):
+                raw[at : at + 2] = rng.choice((b"\x01\xff", b"\x03\xff"))
+            log.append(journal.Custom(name=f"n{number}", data=bytes(raw)))
