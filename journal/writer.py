@@ -303,9 +303,7 @@ class Log(Tail):
         """The payload's crc. Raises `EventRejected` where it holds what recovery would take for a promise."""
         found = cell.forged(payload, self._salt, position, (offset >> 6) - 1, self._commit.receipt.position)
         if found is not None:
-            raise EventRejected(
-                f"byte {found} of the payload begins a forged promise of this journal: save it as a file"
-            )
+            raise EventRejected(f"byte {found} of the payload begins a forged promise of this log: save it as a file")
         return cell.checksum(payload, self._salt, position)
 
     # -- promises ----------------------------------------------------------------------------------------------------
