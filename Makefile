@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 # How hard `make crash` tries: SIGKILLs, simulated power cuts, real ones of each file system, failing system calls (0: all)
-# of each program, and which bits and bytes of a journal are damaged: every nth.
+# of each program, which bits and bytes of a journal are damaged (every nth), and how many seconds of hostile journals.
 KILLS ?= 200
 CRASHES ?= 2500
 CUTS ?= 25
 CALLS ?= 6
 EVERY ?= 499
+FUZZ ?= 30
 # Handed on to pytest, as in `make test ARGS="-k torn"`.
 ARGS ?=
 
@@ -40,7 +41,7 @@ golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate chan
 
 crash: .venv/installed ## Kills, power cuts, failing calls, damage; longer by KILLS=10000 CRASHES=100000 CUTS=1000 CALLS=0 EVERY=1
 	JOURNAL_KILLS=$(KILLS) JOURNAL_CRASHES=$(CRASHES) JOURNAL_CUTS=$(CUTS) JOURNAL_CALLS=$(CALLS) \
-	  JOURNAL_EVERY=$(EVERY) $(BIN)/python -m pytest tests/crash $(ARGS)
+	  JOURNAL_EVERY=$(EVERY) JOURNAL_FUZZ_SECONDS=$(FUZZ) $(BIN)/python -m pytest tests/crash $(ARGS)
 
 clean: ## Remove everything that was made here, .venv included
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-*

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from replay.copying import Copied
 
 SCHEMA: Final = 1
+DEPTH_MAX: Final = 100
+"""Lists in lists: msgpack takes more of them than JSON and people do."""
 
 
 def dumps(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
@@ -26,18 +28,23 @@ def dumps(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
     return json.dumps(plain(document), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def plain(value: Any) -> Any:
-    """`value` as what JSON holds: bytes in hexadecimal, NaN and infinite numbers as None, keys as text."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """`value` as what JSON holds: bytes in hexadecimal, NaN and infinite numbers as None, keys as text.
+
+    What is nested deeper than `DEPTH_MAX` is shown as "…".
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
+    if depth > DEPTH_MAX:
+        return "…"
     if isinstance(value, Mapping):
-        return {key.hex() if isinstance(key, bytes) else str(key): plain(one) for key, one in value.items()}
+        return {key.hex() if isinstance(key, bytes) else str(key): plain(one, depth + 1) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(one, depth + 1) for one in value]
     return str(value)
 
 

@@ -106,9 +106,11 @@ def _column_at(rows: Batch, row: int, name: str) -> Any:
 def _reward_batch(piece: Piece, at: int, payload: bytes, names: Sequence[str]) -> dict[str, Any]:
     found = piece.cells[at]
     count = int(piece.cells[at : at + 1].view(arrays.COUNT)["count"][0])
-    columns = batch.unpack(
-        count, int(found["form"]), int(found["episode"]), int(found["step"]), int(found["env_index"]), payload
-    )
+    place = {name: int(found[name]) for name in ("form", "episode", "step", "env_index")}
+    try:
+        columns = batch.unpack(count, **place, payload=payload)
+    except ValueError as error:  # It contradicts itself: shown as it is.
+        return {"count": count, **place, "payload": payload, "wrong": str(error)}
     return {
         "agent": _name(int(found["agent"]), names),
         "count": count,

@@ -169,7 +169,7 @@ def reading(path: str, seq: int) -> Iterator[None]:
         raise JournalFailed(
             f"{path} could not be read: {error.strerror or error}; nothing was changed: check the disk"
         ) from error
-    except (pa.ArrowException, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (pa.ArrowException, ArithmeticError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CorruptJournal(path, 0, seq, f"the file is damaged: {error}") from error
 
 

@@ -8,7 +8,9 @@ Prints one JSON object: how many cases, their outcomes, and what went wrong. CAS
 from __future__ import annotations
 
 import faulthandler
+import io
 import json
+import re
 import resource
 import signal
 import sys
@@ -17,8 +19,10 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -32,6 +36,7 @@ import journal  # noqa: E402
 import replay  # noqa: E402
 from agents_adapter import CheckpointStore, codec  # noqa: E402
 from journal.errors import JournalError  # noqa: E402
+from replay.cli import main as command_line  # noqa: E402
 from replay.compaction import compact  # noqa: E402
 
 MEMORY = 3 << 30
@@ -47,6 +52,7 @@ def uses(files: Files) -> dict[str, Callable[[], Any]]:
 
     def load() -> None:
         state = replay.load(storage)
+        len(state.totals)
         for agent in state.agents:
             state.resume(agent)
         store = CheckpointStore(storage)
@@ -63,7 +69,21 @@ def uses(files: Files) -> dict[str, Callable[[], Any]]:
         journal.open("fuzz", storage=other, sync="close").close()
         replay.load(other)
 
+    def show() -> None:
+        with TemporaryDirectory() as directory:
+            for path, data in files.items():
+                place = Path(directory, path)
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(data)
+            for verb in ("replay", "totals", "compare", "info", "dump", "tail"):
+                said = io.StringIO()
+                with redirect_stdout(said), redirect_stderr(said):
+                    code = command_line([verb, directory, *(["--json"] if len(files) % 2 else [])])
+                wrong = re.search(r"[^\n]*(Traceback|this is a bug)[^\n]*", said.getvalue())
+                assert code in (0, 1, 2) and not wrong, f"{verb} ends with {code}: {wrong and wrong[0]}"
+
     return {
+        "show": show,
         "load": load,
         "events": read,
         "verify": lambda: replay.verify(storage, deep=True),

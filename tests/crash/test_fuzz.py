@@ -148,3 +148,32 @@ def test_an_event_whose_fields_make_no_sense_is_refused_with_its_seq(config: Any
     assert (caught.value.path, caught.value.seq) == ("segments/00000000.seg", 1)
     assert replay.verify(storage, deep=True).findings[0].seq == 1
     journal.open("m", storage=storage).close()
+
+
+def test_what_is_nested_deeply_is_shown_as_far_as_people_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A custom event may hold what msgpack can: 500 lists in lists were once a bug to report."""
+    from replay.cli import main
+
+    nested: Any = []
+    for _ in range(505):
+        nested = [nested]
+    with journal.open(tmp_path / "j") as log:
+        log.append(journal.Custom(name="deep", data=nested))
+    for arguments in (["dump"], ["dump", "--json"], ["tail"], ["tail", "--json"], ["replay", "--json"]):
+        assert main([arguments[0], str(tmp_path / "j"), *arguments[1:]]) == 0, arguments
+        assert "bug" not in capsys.readouterr().err
+
+
+def test_a_batch_that_contradicts_itself_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading refuses it; `journal dump` is there to look at just such a thing, and once called it a bug."""
+    from replay.cli import main
+
+    with journal.open(tmp_path / "j") as log:
+        log._append_cell(journal.cell.REWARDS, bytes(400), agent=log.agent("A"), takes=63, value=5e-324 * 63)
+    with pytest.raises(journal.CorruptJournal, match="batch of 63"):
+        replay.load(tmp_path / "j")
+    assert main(["dump", str(tmp_path / "j")]) == 0
+    said = capsys.readouterr()
+    assert "batch of 63 rewards has a payload of 400 bytes" in said.out and said.err == ""
