@@ -1,0 +1,254 @@
+"""Does a journal's age matter? Opening, resume points and the first append, from 10^5 to 10^9 events.
+
+    python benchmarks/age.py [--json] [--sizes 1e5,1e6,1e7,1e8] [--directory DIR] [--steps 10000]
+
+One journal grows, by reward batches, and is compacted on the way. At each size a fresh process opens it for writing,
+loads the state, asks for every agent's resume point, appends one reward and syncs it. Its seconds are compared with
+those at the first size: ratios count, times do not. What it had to read (bytes, and files) is counted, not timed; so is
+the memory that it needed, and that of the compaction.
+
+`--steps` rewards make one episode, which tells which bars it saw. `journal compare` needs
+those, so the state has a line for each episode, and only that grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+import journal
+import replay
+from benchmarks.append import BATCH, machine
+from journal.storage.disk import DiskFile, DiskStorage
+from replay.compaction import compact
+
+AGENTS: Final = ("LinearQ", "MLPDQN", "PPO")
+SESSION: Final = 20_000_000
+"""Events between two compactions."""
+ROUNDS: Final = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What it took to open a journal for writing, tell all resume points, and append and sync one reward."""
+
+    seconds: float
+    rss: int
+    """Peak memory of the process, bytes."""
+    bytes_read: int
+    files_read: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One size of the journal; seconds are of the median round."""
+
+    events: int
+    episodes: int
+    bytes: int
+    seconds: float
+    ratio: float
+    """To the seconds of the first size."""
+    rss: int
+    bytes_read: int
+    files_read: int
+    compact_seconds: float
+    """Of all compactions since the size before."""
+    compact_rss: int
+
+
+class CountingStorage(DiskStorage):
+    """A disk that counts what is read from it."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.bytes_read = 0
+        self.files: set[str] = set()
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """As the disk does, counted."""
+        data = super().read(path, offset, length)
+        self.bytes_read += len(data)
+        self.files.add(path)
+        return data
+
+    def open(self, path: str) -> DiskFile:
+        """As the disk does, noted."""
+        self.files.add(path)
+        return super().open(path)
+
+
+def grow(directory: str, events: int, *, steps: int, first: int) -> int:
+    """One session that appends at least `events` rewards in whole episodes from number `first` on; the next number."""
+    values, numbers = np.full(BATCH, 0.25), np.arange(steps)
+    episode = first
+    with journal.open(directory, sync="close") as log:
+        if not first:
+            log.append(journal.RunStarted(run="aging", config={}))
+        for _ in range(-(-events // steps)):
+            agent, number = AGENTS[episode % len(AGENTS)], episode // len(AGENTS)
+            log.append(journal.EpisodeStarted(agent=agent, episode=number, entry=number))
+            for start in range(0, steps, BATCH):
+                step = numbers[start : start + BATCH]
+                log.rewards(log.agent(agent), number, step, values[: len(step)])
+            log.append(
+                journal.BarsSeen(
+                    agent=agent,
+                    episode=number,
+                    instrument="EURUSD",
+                    timeframe="1h",
+                    start=number,
+                    stop=number + steps,
+                    content_hash=bytes(16),
+                    source="observed",
+                )
+            )
+            log.append(journal.EpisodeEnded(agent=agent, episode=number, reason="terminated", metrics={}))
+            episode += 1
+    return episode
+
+
+def open_once(directory: str) -> Opened:
+    """In this process."""
+    storage = CountingStorage(directory)
+    start = time.perf_counter()
+    with journal.open(directory, storage=storage) as log:
+        state = replay.load(storage)
+        points = {agent: state.resume(agent) for agent in state.agents}
+        log.reward(log.agent(AGENTS[0]), points[AGENTS[0]].next_episode["train"], 0, 0.25)
+        log.sync()
+        seconds = time.perf_counter() - start
+    return Opened(seconds, _peak(), storage.bytes_read, len(storage.files), state.events)
+
+
+def compact_once(directory: str) -> tuple[float, int]:
+    """In this process: (seconds, peak memory in bytes)."""
+    start = time.perf_counter()
+    compact(directory)
+    return time.perf_counter() - start, _peak()
+
+
+def fresh(function: Callable[[str], T], directory: str) -> T:
+    """The function's result in a process of its own, whose memory is its alone."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(there, function, directory))
+    process.start()
+    there.close()
+    try:
+        result: T = here.recv()
+    finally:
+        process.join()
+    return result
+
+
+def _tell(there: Connection, function: Callable[[str], Any], directory: str) -> None:
+    there.send(function(directory))
+
+
+def _peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure(
+    directory: str, sizes: Sequence[int], *, steps: int, rounds: int = ROUNDS, session: int = SESSION
+) -> Iterator[Row]:
+    """Grow the journal in `directory` to each of the sizes, and open it there."""
+    events = episode = 0
+    reference: float | None = None
+    for size in sizes:
+        seconds, peak = 0.0, 0
+        while events < size:
+            count = min(session, size - events)
+            episode = grow(directory, count, steps=steps, first=episode)
+            took, rss = fresh(compact_once, directory)
+            seconds, peak = seconds + took, max(peak, rss)
+            events += count
+        opened = [fresh(open_once, directory) for _ in range(rounds)]
+        median = statistics.median(one.seconds for one in opened)
+        reference = median if reference is None else reference
+        yield Row(
+            opened[0].events,
+            episode,
+            _bytes(directory),
+            median,
+            median / reference,
+            max(one.rss for one in opened),
+            max(one.bytes_read for one in opened),
+            max(one.files_read for one in opened),
+            seconds,
+            peak,
+        )
+
+
+def _bytes(directory: str) -> int:
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(directory) for name in names)
+
+
+def heading(about: dict[str, Any]) -> str:
+    """What stands above the rows."""
+    return (
+        f"{about['date']} · {about['cores']} × {about['cpu']} · {about['system']} · Python {about['python']} · "
+        f"{about['file_system']}\n\n"
+        f"{'events':>15}{'episodes':>10}{'on disk':>10}{'open+append':>13}{'ratio':>8}{'memory':>9}{'read':>10}"
+        f"{'files':>7}{'compaction':>12}{'memory':>9}"
+    )
+
+
+def line(row: Row) -> str:
+    """A row for people."""
+    return (
+        f"{row.events:15,}{row.episodes:10,}{row.bytes / 1e6:7,.1f} MB{row.seconds * 1e3:10,.1f} ms{row.ratio:8.2f}"
+        f"{row.rss / 1e6:6,.0f} MB{row.bytes_read / 1e3:7,.0f} kB{row.files_read:7}"
+        f"{row.compact_seconds:10,.1f} s{row.compact_rss / 1e6:6,.0f} MB"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Does a journal's age matter?")
+    parser.add_argument("--json", action="store_true", help="one document instead of a table")
+    parser.add_argument("--sizes", default="1e5,1e6,1e7,1e8", help="events, rising (1e5,1e6,1e7,1e8); 1e9 takes longer")
+    parser.add_argument("--steps", type=int, default=10_000, help="rewards of an episode (10,000)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"openings at each size ({ROUNDS})")
+    parser.add_argument("--directory", default=".", help="where to write: its file system is what is measured (here)")
+    options = parser.parse_args(arguments)
+    try:
+        sizes = [int(float(size)) for size in options.sizes.split(",")]
+    except ValueError:
+        parser.error("--sizes are numbers with commas between them, as in 1e5,1e6")
+    if options.steps < 1 or options.rounds < 1 or sizes != sorted(sizes) or sizes[0] < 1:
+        parser.error("--sizes rise from 1 or more, --steps and --rounds are 1 or more")
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=options.directory) as directory:
+        about = machine(directory)
+        if not options.json:
+            print(heading(about))
+        rows = []
+        for row in measure(os.path.join(directory, "journal"), sizes, steps=options.steps, rounds=options.rounds):
+            rows.append(row)
+            if not options.json:
+                print(line(row), flush=True)
+    if options.json:
+        document = {"schema": 1, "machine": about, "steps": options.steps, "sizes": [asdict(row) for row in rows]}
+        print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()
