@@ -25,6 +25,7 @@ import journal
 import replay
 from agents_adapter import plans, resuming
 from agents_adapter.checkpoint import CheckpointStore
+from agents_adapter.compacting import MOMENTS, Compact, compact_if_possible, prepare
 from agents_adapter.plan import Plan
 from agents_adapter.provenance import Provenance
 from agents_adapter.recorder import OnFailure, Recorder
@@ -67,6 +68,7 @@ def start(
     seeding: Literal["episode"] | None = None,
     continue_from: Literal["last"] | None = None,
     code: str | None = None,
+    compact: Compact = "manual",
 ) -> Run:
     """Open the journal in `dir` (made if there is none), and go on with its unfinished run or begin a new one.
 
@@ -76,8 +78,9 @@ def start(
     `shard`: a journal of its own below `dir`, for processes side by side. A checkpoint is saved every
     `checkpoint_every` episodes, the newest `keep` of an agent stay. `sync` as in `journal.open`. `seeding="episode"`
     seeds Python's and numpy's global generators at each episode's start; otherwise nothing is ever seeded.
-    `continue_from="last"`: in a new run, agents start from their last checkpoint. A run that this process already
-    records in `dir` is ended first.
+    `continue_from="last"`: in a new run, agents start from their last checkpoint. `compact="end"` turns the log into
+    history when the run has completed, `"open"` before it is opened here, `"manual"` leaves that to `journal compact`;
+    where it fails, that is one warning. A run that this process already records in `dir` is ended first.
 
     On disk when it returns: what was there before, recovered. Raises `EventRejected` for a bad argument,
     `ResumeImpossible`, `JournalLocked`, `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -86,6 +89,7 @@ def start(
     _check("on_failure", on_failure, ("raise", "warn"))
     _check("seeding", seeding, (None, "episode"))
     _check("continue_from", continue_from, (None, "last"))
+    _check("compact", compact, MOMENTS)
     for name, number in (("checkpoint_every", checkpoint_every), ("keep", keep)):
         check_count(number, name)
         if not number:
@@ -101,6 +105,10 @@ def start(
         except JournalError:
             pass  # What it could not write any more, the recovery that follows puts in order.
     provenance = Provenance.capture(code)
+    if compact == "open":
+        compact_if_possible(directory, directory)
+    elif compact == "end":
+        prepare()
     log = journal.open(directory, sync=sync)
     try:
         state = replay.load(log.storage)
@@ -114,6 +122,7 @@ def start(
             checkpoint_every=int(checkpoint_every),
             seeding=seeding,
             continue_from=continue_from,
+            compact_at_end=compact == "end",
         )
         run.begin(plain_config, provenance)
     except BaseException:
@@ -136,6 +145,7 @@ class Run:
         checkpoint_every: int,
         seeding: Literal["episode"] | None,
         continue_from: Literal["last"] | None,
+        compact_at_end: bool,
     ) -> None:
         self.log = log
         """The low level: `run.log.append`, `run.log.sync`, `run.log.promised`."""
@@ -150,6 +160,7 @@ class Run:
         self.checkpoint_every = checkpoint_every
         self.seeding = seeding
         self.continue_from = continue_from
+        self._compact_at_end = compact_at_end
         self.tracks: dict[str, Track] = {}
         """By the agents' names in the journal."""
         self._savers: dict[str, Saver] = {}
@@ -269,12 +280,12 @@ class Run:
     def _at_exit(self) -> None:
         """The program ended without `finish`. By itself, with nothing left to do: then the run is completed."""
         over = bool(self._savers) and not self._left_out() and all(saver.over for saver in self._savers.values())
-        self._end_unless_told("completed" if over else "interrupted")
+        self._end_unless_told("completed" if over else "interrupted", exiting=True)
 
-    def _end_unless_told(self, otherwise: Status) -> None:
+    def _end_unless_told(self, otherwise: Status, *, exiting: bool = False) -> None:
         # `last_value`: what ended the main program, or a notebook's cell.
         status, error = self._outcome(sys.exception(), getattr(sys, "last_value", None))
-        self._end(otherwise if status is None else status, error)
+        self._end(otherwise if status is None else status, error, exiting=exiting)
 
     def __enter__(self) -> Self:
         return self
@@ -290,7 +301,7 @@ class Run:
         except JournalError as failed:
             error.add_note(f"and the journal could not be closed: {failed}")
 
-    def _end(self, status: Status, error: str | None) -> None:
+    def _end(self, status: Status, error: str | None, *, exiting: bool = False) -> None:
         if self._ended or os.getpid() != self._pid:
             return  # A forked child has no part in its parent's run.
         try:
@@ -305,6 +316,9 @@ class Run:
                 self._record_end(status, error)
             finally:
                 self._let_go()
+        if self._compact_at_end and status == "completed" and self.recorder.failure is None:
+            # At the program's exit no thread can be started any more, so nothing is drawn then.
+            compact_if_possible(self.log.storage, self.log.storage.name, quiet=exiting)
 
     def _complete(self) -> None:
         """Nothing is left open or unsaved."""

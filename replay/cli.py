@@ -303,6 +303,7 @@ def tail(
 def compact(
     dirs: Dirs,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many snapshots stay.")] = 2,
     as_json: Json = False,
 ) -> int:
     """Turn the log into Parquet.
@@ -316,7 +317,7 @@ def compact(
 
     def read(path: str) -> Compacted:
         with render.progress_bar(f"compacting {path}", quiet=as_json) as progress:
-            return compact_one(path, dry_run=dry_run, progress=progress)
+            return compact_one(path, dry_run=dry_run, keep=keep, progress=progress)
 
     return answer(
         dirs, as_json, Reading(read, lambda done: compact_document(done, dry_run=dry_run), render.show_compact)

@@ -74,12 +74,14 @@ class _Stretch:
         return range(self.base.ordinal, self.end.ordinal)
 
 
-def compact(place: Place, *, dry_run: bool = False, progress: Progress = silent) -> Compacted:
+def compact(
+    place: Place, *, dry_run: bool = False, keep: int = KEPT_SNAPSHOTS, progress: Progress = silent
+) -> Compacted:
     """Turn everything in the live log into history, with a snapshot of the state at its end. Durable when it returns.
 
     Recovers the log first, if it was not closed. Running it again with nothing new changes nothing, except that a
-    damaged or missing snapshot is made anew. `dry_run` changes nothing at all: it does the work to nowhere, so that it
-    knows the sizes, and takes as long.
+    damaged or missing snapshot is made anew. The newest `keep` snapshots stay, at least one. `dry_run` changes nothing
+    at all: it does the work to nowhere, so that it knows the sizes, and takes as long.
 
     Raises `JournalLocked` beside a running training, `CorruptJournal`, `NotAJournal`, `UnsupportedFormat`,
     `JournalFailed` and its child `DiskFull`; nothing is lost then. Memory: two segments and a row group, and the state.
@@ -90,17 +92,18 @@ def compact(place: Place, *, dry_run: bool = False, progress: Progress = silent)
         if dry_run:
             if storage.locked(LOCK_PATH):
                 raise JournalLocked(f"{storage.name}: a training writes this journal; compact it when that has ended")
-            return _rehearse(storage, manifest, progress)
+            return _rehearse(storage, manifest, keep, progress)
         with _locked(storage):
             before = _size(storage)
             manifest = recover(storage, Manifest.read(storage), time.time_ns())[1]
-            return _compact(storage, manifest, before, progress)
+            return _compact(storage, manifest, before, keep, progress)
 
 
-def _compact(storage: Storage, manifest: Manifest, before: int, progress: Progress) -> Compacted:
+def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progress: Progress) -> Compacted:
     stretches, end = _plan(storage, manifest)
     strays = _strays(storage, manifest, end)
     if not stretches and _up_to_date(storage, manifest):
+        _retire_snapshots(storage, keep)
         return Compacted(0, (), None, before, _size(storage))
 
     step = _steps(storage, manifest.base, end, progress)
@@ -120,18 +123,26 @@ def _compact(storage: Storage, manifest: Manifest, before: int, progress: Progre
         for ordinal in range(manifest.base.ordinal, end.ordinal):
             storage.remove(segment.path_of(ordinal))
         storage.sync_directory(segment.DIRECTORY)
-    for last in snapshot.seqs(storage)[KEPT_SNAPSHOTS:]:
-        storage.remove(snapshot.path_of(last))
-    storage.sync_directory(snapshot.DIRECTORY)
+    _retire_snapshots(storage, keep)
     return _compacted(stretches, made, before, _size(storage))
 
 
-def _rehearse(storage: Storage, manifest: Manifest, progress: Progress) -> Compacted:
+def _retire_snapshots(storage: Storage, keep: int) -> None:
+    retired = snapshot.seqs(storage)[max(1, keep) :]
+    for last in retired:
+        storage.remove(snapshot.path_of(last))
+    if retired:
+        storage.sync_directory(snapshot.DIRECTORY)
+
+
+def _rehearse(storage: Storage, manifest: Manifest, keep: int, progress: Progress) -> Compacted:
     """What `_compact` would do, with everything written to nowhere."""
     before = after = _size(storage)
     stretches, end = _plan(storage, manifest)
     _strays(storage, manifest, end)
+    kept = max(1, keep)
     if not stretches and _up_to_date(storage, manifest):
+        after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[kept:])
         return Compacted(0, (), None, before, after)
     step = _steps(storage, manifest.base, end, progress)
     notes = _notes(storage, manifest)
@@ -140,7 +151,7 @@ def _rehearse(storage: Storage, manifest: Manifest, progress: Progress) -> Compa
         notes.append(HistoryNote(stretch.span.path, size, sha256))
         after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
     after += snapshot.write(_Nowhere(), load(storage), end, notes)[0]
-    after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[KEPT_SNAPSHOTS - 1 :])
+    after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[kept - 1 :])
     return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
 from replay import compaction, history, lossless, snapshot
 from replay.compaction import compact
-from replay.loading import load
+from replay.loading import events, load
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import (
@@ -192,6 +193,31 @@ def test_two_snapshots_stay(journal_of_two: MemoryStorage) -> None:
         compact(journal_of_two)
         kept.append(load(journal_of_two).last_seq)
     assert snapshot.seqs(journal_of_two) == kept[:0:-1]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, 1), (3, 3), (0, 1)])
+def test_as_many_snapshots_stay_as_were_asked_for(journal_of_two: MemoryStorage, keep: int, left: int) -> None:
+    for _ in range(4):
+        record(journal_of_two, EPISODE)
+        compact(journal_of_two, keep=4)
+    newest = snapshot.seqs(journal_of_two)[:left]
+    rehearsed = compact(journal_of_two, keep=keep, dry_run=True)
+    assert compact(journal_of_two, keep=keep) == rehearsed, "also where there is nothing else to do"
+    assert snapshot.seqs(journal_of_two) == newest
+    assert rehearsed.bytes_after == sizes(journal_of_two)
+
+
+def test_a_reader_keeps_its_view_while_it_happens(journal_of_two: MemoryStorage) -> None:
+    """Whatever the reader has come to when the files under it go away, it reads each event once."""
+    before = table(journal_of_two)
+    count = len(list(events(journal_of_two)))
+    for taken in range(count + 1):
+        storage = journal_of_two.kill()
+        reading = events(storage)
+        batches = [next(reading) for _ in range(taken)]
+        compact(storage)
+        batches += reading
+        assert same_events(pa.Table.from_batches(batches).unify_dictionaries().combine_chunks(), before)
 
 
 def test_progress_goes_up_to_the_end(journal_of_two: MemoryStorage) -> None:
