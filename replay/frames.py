@@ -45,5 +45,8 @@ def totals_frame(state: State) -> pd.DataFrame:
 
 
 def moment(time_ns: int) -> str | None:
-    """A time as ISO 8601 in UTC, to the microsecond; None for 0."""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds") if time_ns else None
+    """A time as ISO 8601 in UTC, to the microsecond; None for 0. Beyond what a calendar holds: the number."""
+    try:
+        return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds") if time_ns else None
+    except (OverflowError, ValueError, OSError):
+        return str(time_ns)

@@ -90,8 +90,14 @@ def seqs(storage: Storage) -> list[int]:
 
 
 def packed(state: State) -> bytes:
-    """The whole state as msgpack: equal bytes, equal states, NaN included."""
-    return bytes(msgpack.packb(state.to_payload()))
+    """The whole state as msgpack: equal bytes, equal states, NaN included.
+
+    Raises `JournalFailed` where it holds a number of more than 64 bits, which no honest log gives.
+    """
+    try:
+        return bytes(msgpack.packb(state.to_payload()))
+    except OverflowError as error:
+        raise JournalFailed(f"the state does not fit a snapshot: {error}; the segments stay as they are") from error
 
 
 def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote]) -> tuple[int, str]:
@@ -197,4 +203,6 @@ def _unpack(path: str, checked: Checked) -> Snapshot:
     if state.journal_id.hex() != document["journal"] or state.events != base.seq:
         raise ValueError("its state is not the one that it says")
     history = tuple(HistoryNote(one["path"], one["size"], one["sha256"]) for one in document["history"])
+    if any((type(one.path), type(one.size), type(one.sha256)) != (str, int, str) for one in history):
+        raise ValueError("it notes history files that make no sense")
     return Snapshot(path, state, base, history)

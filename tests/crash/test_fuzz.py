@@ -177,3 +177,35 @@ def test_a_batch_that_contradicts_itself_is_shown_as_it_is(tmp_path: Path, capsy
     assert main(["dump", str(tmp_path / "j")]) == 0
     said = capsys.readouterr()
     assert "batch of 63 rewards has a payload of 400 bytes" in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("note", [{"path": ["x"], "size": 1, "sha256": ""}, {"path": "x", "size": "1", "sha256": ""}])
+@pytest.mark.filterwarnings("ignore:.*passed over:RuntimeWarning")
+def test_a_snapshot_that_notes_no_history_files_is_passed_over(note: dict[str, Any]) -> None:
+    """Its SHA-256 of itself is right. Compaction once ended in a TypeError on it."""
+    from journal.errors import CorruptJournal
+    from journal.manifest import Manifest
+    from journal.storage.memory import MemoryStorage
+    from replay import snapshot
+    from replay.compaction import compact
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        log.append(journal.Custom(name="x"))
+    compact(storage)
+    path = snapshot.path_of(0)
+
+    def change(document: dict[str, Any]) -> None:
+        document["history"] = [note]
+
+    class Always(hostile.Random):
+        def random(self) -> float:
+            return 0.0
+
+    made = hostile._rewritten(storage.read(path), Always(1), change, lambda table: table)
+    with storage.stream(path) as stream:
+        stream.write(made)
+    with pytest.raises(CorruptJournal, match="make no sense"):
+        snapshot.read_at(storage, Manifest.read(storage))
+    assert compact(storage).snapshot == path
+    assert snapshot.read_at(storage, Manifest.read(storage)).history[0].path == "history/0-0.parquet"
