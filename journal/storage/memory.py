@@ -235,7 +235,7 @@ class MemoryStorage:
     def writeback(self, rng: Random) -> None:
         """What a kernel does at any time: some unsynced sectors, and all names of some directories, reach the disk."""
         with self.mutex:
-            for node in {*self._names.values(), *self._durable.values()}:
+            for node in dict.fromkeys((*self._names.values(), *self._durable.values())):
                 node.durable = node.cut(rng, 0.5)
             for directory in sorted({change.directory for change in self._changes}):
                 if rng.random() < 0.5:

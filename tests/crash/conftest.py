@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# What several campaigns share lies beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 _REPORTS: list[dict[str, Any]] = []
 
