@@ -95,6 +95,7 @@ def machine(tried: Tried) -> type[RuleBasedStateMachine]:
             self.images: list[Image] = []
             self.mutex = threading.Lock()
             self.moments = 0
+            self.sealing = False
             self.now = 1_700_000_000_000_000_000
             self.receipt: tuple[int, str] | None = None
 
@@ -126,8 +127,10 @@ def machine(tried: Tried) -> type[RuleBasedStateMachine]:
                 self.images[place : place + 1] = [told]
 
         def sometimes(self, kind: str, path: str) -> None:
-            if kind == "truncate":
-                self.take("seal")
+            sealing, self.sealing = self.sealing, kind == "truncate"
+            if sealing or self.sealing:
+                for _ in range(3):  # The seal, the size behind it: any may be there without the other.
+                    self.take("seal")
             elif self.rng.random() < 0.3:
                 parts = {"journal.json": "journal.json", "journal.json.tmp": "journal.json", "segments": "spare"}
                 self.take("spare" if path.endswith(".seg.tmp") else parts.get(path))
