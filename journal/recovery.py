@@ -5,6 +5,7 @@ changes anything. In this order, each step durable before the next, so that a cr
 
     1. copy the torn tail to quarantine/
     2. list only the segments that stay; remove the others: wholly torn ones, spares, compaction's leftovers
+       (as far as history is there)
     3. sync the last sealed and every unsealed segment (what they hold may be in the page cache only), seal the
        unsealed, cut them behind the seal
     4. remove unfinished temp files
@@ -12,6 +13,7 @@ changes anything. In this order, each step durable before the next, so that a cr
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from journal import cell, chain, segment
@@ -23,6 +25,7 @@ from journal.storage import Storage, replace
 from journal.walk import Piece, Walk
 
 QUARANTINE = "quarantine"
+_HISTORY = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
 _DIRECTORIES = (segment.DIRECTORY, "history", "snapshots", "checkpoints", QUARANTINE)
 
 
@@ -59,7 +62,8 @@ def _repair(
     torn = walk.torn
     quarantined = _quarantine(storage, walk)
 
-    unwanted = {*walk.leftover, *walk.empty, *(torn.later if torn else ())}
+    leftover = walk.leftover if walk.leftover and _in_history(storage, manifest.base.seq) else []
+    unwanted = {*leftover, *walk.empty, *(torn.later if torn else ())}
     keep = tuple(ordinal for ordinal in walk.ordinals if ordinal not in unwanted)
     if keep == manifest.segments:
         storage.sync_directory("")  # Whoever wrote it may have died before this.
@@ -99,6 +103,18 @@ def _repair(
     context.episodes.clear()
     following = keep[-1] + 1 if keep else manifest.base.ordinal
     return done, manifest, Base(following, position, seq, value, context)
+
+
+def _in_history(storage: Storage, end: int) -> bool:
+    """Is there a history file, by its name, for every event below `end`?
+
+    Otherwise the segments that were compacted are not removed: they may be all that is left.
+    """
+    begins = {int(match[2]): int(match[1]) for match in map(_HISTORY.fullmatch, storage.list("history")) if match}
+    while end > 0:
+        first = begins.get(end - 1, -1)
+        end = first if first < end else -1
+    return end == 0
 
 
 def _quarantine(storage: Storage, walk: Walk) -> tuple[str, ...]:
