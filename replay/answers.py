@@ -17,6 +17,8 @@ from journal.errors import JournalError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from replay.many import Distinct
+
 FINE, FINDINGS, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -30,6 +32,8 @@ class Reading(NamedTuple):
     """What was read of each path → the document of all together; empty where that would say nothing."""
     show_merged: Callable[[Console, dict[str, Any]], None] | None = None
     """`show`, if None."""
+    distinct: Callable[[dict[str, Any]], Distinct] | None = None
+    """What leaves copies out before they are merged, where they would count twice."""
     code: Callable[[dict[str, Any]], int] = lambda document: FINE
     """The exit code of a document: a journal's, or the merged one."""
 
@@ -50,10 +54,16 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
         return reading.code(document)
 
     outcomes = read_each(paths, reading.read)
-    values = {one.path: one.value for one in outcomes if one.error is None}
+    values: dict[str, Any] = {one.path: one.value for one in outcomes if one.error is None}
     errors = [(one.path, one.error) for one in outcomes if one.error is not None]
     documents = {path: reading.document(value) for path, value in values.items()}
+    copies: dict[str, str] = {}
+    if reading.distinct is not None:
+        values, copies, parted = reading.distinct(values)
+        errors += parted
     merged = reading.merge(values) if values else {}
+    if copies:
+        merged["copies"] = [{"path": path, "of": of} for path, of in copies.items()]
     if as_json:
         journals = [{"path": path, **document} for path, document in documents.items()]
         told = [{"path": path, "error": words(error)} for path, error in errors]
@@ -66,6 +76,8 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
         if merged:
             out.print("all together", style="bold")
             (reading.show_merged or reading.show)(out, merged)
+            for path, of in copies.items():
+                out.print(f"counted once: {path} is a copy of {of}", soft_wrap=True)
     if errors:
         return complain_of(errors)
     return max(map(reading.code, [merged] if merged else documents.values()))

@@ -112,6 +112,7 @@ def replay(dirs: Dirs, at: At = None, as_json: Json = False) -> int:
     from replay import render
     from replay.documents import replay_document
     from replay.loading import load
+    from replay.many import distinct
 
     moment = when(at)
     return answer(
@@ -123,6 +124,7 @@ def replay(dirs: Dirs, at: At = None, as_json: Json = False) -> int:
             show=render.show_replay,
             merge=_merged_totals,
             show_merged=render.show_totals,
+            distinct=distinct,
         ),
     )
 
@@ -143,10 +145,13 @@ def totals(dirs: Dirs, at: At = None, as_json: Json = False) -> int:
     from replay import render
     from replay.documents import totals_of
     from replay.loading import load
+    from replay.many import distinct
 
     moment = when(at)
     return answer(
-        dirs, as_json, Reading(lambda path: load(path, moment), totals_of, render.show_totals, _merged_totals)
+        dirs,
+        as_json,
+        Reading(lambda path: load(path, moment), totals_of, render.show_totals, _merged_totals, distinct=distinct),
     )
 
 
@@ -376,9 +381,7 @@ def _merged_totals(states: dict[str, State]) -> dict[str, Any]:
     from replay.documents import merged_totals
     from replay.state import State, merge
 
-    # A copy is the same journal; the one that has come furthest counts.
-    distinct = {state.journal_id: state for state in sorted(states.values(), key=lambda state: state.events)}
-    return merged_totals(functools.reduce(merge, distinct.values(), State()))
+    return merged_totals(functools.reduce(merge, states.values(), State()))
 
 
 def _merged_reports(reports: dict[str, Report]) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""Many: the journals that a command line names, and one reading of each, whatever becomes of the others."""
+"""Many: the journals that a command line names, and one reading of each, whatever becomes of the others.
+
+Together, a journal and its copies count once.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from journal.errors import JournalError
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.segment import DIRECTORY as SEGMENTS
+
+if TYPE_CHECKING:
+    from replay.state import State
 
 Read = TypeVar("Read")
 
@@ -31,6 +37,17 @@ class Outcome(Generic[Read]):
     path: str
     value: Read | None = None
     error: JournalError | OSError | None = None
+
+
+class Distinct(NamedTuple):
+    """Several journals, each of them once."""
+
+    states: dict[str, State]
+    """Path → state of those that count, in the order in which they were given."""
+    copies: dict[str, str]
+    """Path of a copy → path of the one that counts."""
+    parted: list[tuple[str, JournalError]]
+    """Copies that went on by themselves: they do not count, and why."""
 
 
 def named(places: Sequence[str]) -> Named:
@@ -56,6 +73,42 @@ def read_each(paths: Sequence[str], read: Callable[[str], Read]) -> list[Outcome
         except (JournalError, OSError) as error:
             outcomes.append(Outcome(path, error=error))
     return outcomes
+
+
+def distinct(states: Mapping[str, State]) -> Distinct:
+    """Each journal once: of several with the same id the longest counts, of equally long ones the first by path.
+
+    A shorter one is a copy if the longest was in the same state at its last event; else both went on after they were
+    copied, and adding them up would count twice what they share. Raises as `replay.load` does.
+    """
+    found = Distinct({}, {}, [])
+    chosen: dict[bytes, str] = {}
+    for path in sorted(states, key=lambda path: (-states[path].events, path)):
+        state = states[path]
+        counts = chosen.setdefault(state.journal_id, path)
+        if counts == path:
+            continue
+        if _begins_with(states[counts], state):
+            found.copies[path] = counts
+            continue
+        why = f"a copy of {counts}, but with other events: each went on by itself; only the longer one is counted"
+        found.parted.append((path, JournalError(f"{path}: {why}")))
+    return found._replace(states={path: one for path, one in states.items() if chosen[one.journal_id] == path})
+
+
+def _begins_with(longer: State, shorter: State) -> bool:
+    if not shorter.events:
+        return True
+    import msgpack
+
+    from replay.loading import load
+
+    then = longer
+    if shorter.events < longer.events:
+        assert longer.storage is not None, "states of journals were read from somewhere"
+        then = load(longer.storage, shorter.last_seq)
+    # As bytes: in a run's config a NaN is equal to itself.
+    return bool(msgpack.packb(then.to_payload()) == msgpack.packb(shorter.to_payload()))
 
 
 def _is_journal(place: str) -> bool:

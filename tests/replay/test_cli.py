@@ -292,10 +292,39 @@ def test_a_folder_of_journals(run: Run, tmp_path: Path) -> None:
         assert (code, err) == (0, "") and str(tmp_path / "runs" / "b") in out, verb
 
 
-def test_a_copy_is_not_counted_twice(run: Run, place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["totals", "replay"])
+def test_a_copy_is_not_counted_twice(run: Run, place: Path, tmp_path: Path, verb: str) -> None:
+    with journal.open(place) as log:
+        log.append(journal.RunStarted(run="rate unknown", config={"lr": float("nan")}))
     run("copy", place, tmp_path / "copy")
-    found = document(run, "totals", place, tmp_path / "copy")
-    assert found["merged"]["agents"]["PPO"]["total_episodes"] == 3
+    with journal.open(place) as log:
+        begin(log, "r2")
+        play(log, "PPO", [50], first=3)
+    document(run, "compact", place)
+    run("copy", place, tmp_path / "later")
+    found = document(run, verb, tmp_path / "copy", place, tmp_path / "later")
+    assert found["merged"]["agents"]["PPO"]["total_episodes"] == 4 and found["errors"] == []
+    counted = str(min(place, tmp_path / "later"))
+    copies = {one["path"]: one["of"] for one in found["merged"]["copies"]}
+    assert copies == dict.fromkeys({str(tmp_path / "copy"), str(place), str(tmp_path / "later")} - {counted}, counted)
+    _, out, _ = run(verb, tmp_path / "copy", place)
+    assert f"counted once: {tmp_path / 'copy'} is a copy of {place}" in out
+
+
+def test_copies_that_went_on_by_themselves_are_told(run: Run, place: Path, tmp_path: Path) -> None:
+    run("copy", place, tmp_path / "copy")
+    for path, episodes in ((place, [50]), (tmp_path / "copy", [50, 60])):
+        with journal.open(path) as log:
+            begin(log, "r2")
+            play(log, "PPO", episodes, first=3)
+    train(tmp_path / "other", ("SAC",))
+    code, out, err = run("totals", place, tmp_path / "copy", tmp_path / "other", "--json")
+    found = json.loads(out)
+    assert code == 2 and err.count("\n") == 1 and "went on by itself" in err
+    assert [one["path"] for one in found["errors"]] == [str(place)]
+    assert [one["path"] for one in found["journals"]] == [str(place), str(tmp_path / "copy"), str(tmp_path / "other")]
+    agents = found["merged"]["agents"]
+    assert (agents["PPO"]["total_episodes"], agents["SAC"]["total_episodes"]) == (5, 6)
 
 
 def test_one_that_cannot_be_read_does_not_keep_others_from_it(run: Run, place: Path, tmp_path: Path) -> None:
