@@ -47,7 +47,7 @@ class Distinct(NamedTuple):
     copies: dict[str, str]
     """Path of a copy → path of the one that counts."""
     parted: list[tuple[str, JournalError]]
-    """Copies that went on by themselves: they do not count, and why."""
+    """Copies that went on by themselves, or may have: they do not count, and why."""
 
 
 def named(places: Sequence[str]) -> Named:
@@ -79,7 +79,7 @@ def distinct(states: Mapping[str, State]) -> Distinct:
     """Each journal once: of several with the same id the longest counts, of equally long ones the first by path.
 
     A shorter one is a copy if the longest was in the same state at its last event; else both went on after they were
-    copied, and adding them up would count twice what they share. Raises as `replay.load` does.
+    copied, and adding them up would count twice what they share. Where that cannot be read, it does not count either.
     """
     found = Distinct({}, {}, [])
     chosen: dict[bytes, str] = {}
@@ -88,10 +88,13 @@ def distinct(states: Mapping[str, State]) -> Distinct:
         counts = chosen.setdefault(state.journal_id, path)
         if counts == path:
             continue
-        if _begins_with(states[counts], state):
-            found.copies[path] = counts
-            continue
         why = f"a copy of {counts}, but with other events: each went on by itself; only the longer one is counted"
+        try:
+            if _begins_with(states[counts], state):
+                found.copies[path] = counts
+                continue
+        except (JournalError, OSError) as error:
+            why = f"has the id of {counts}, whose earlier events cannot be read, so only that one is counted: {error}"
         found.parted.append((path, JournalError(f"{path}: {why}")))
     return found._replace(states={path: one for path, one in states.items() if chosen[one.journal_id] == path})
 

@@ -327,6 +327,20 @@ def test_copies_that_went_on_by_themselves_are_told(run: Run, place: Path, tmp_p
     assert (agents["PPO"]["total_episodes"], agents["SAC"]["total_episodes"]) == (5, 6)
 
 
+def test_a_copy_of_what_can_no_longer_be_read_hides_nothing(run: Run, place: Path, tmp_path: Path) -> None:
+    run("copy", place, tmp_path / "copy")
+    with journal.open(place) as log:
+        begin(log, "r2")
+        play(log, "PPO", [50], first=3)
+    document(run, "compact", place)
+    next((place / "history").iterdir()).unlink()
+    code, out, err = run("totals", place, tmp_path / "copy", "--json")
+    found = json.loads(out)
+    assert code == 2 and err.count("\n") == 1 and "earlier events cannot be read" in err
+    assert found["merged"]["agents"]["PPO"]["total_episodes"] == 4 and len(found["journals"]) == 2
+    assert [one["path"] for one in found["errors"]] == [str(tmp_path / "copy")]
+
+
 def test_one_that_cannot_be_read_does_not_keep_others_from_it(run: Run, place: Path, tmp_path: Path) -> None:
     for verb in READING:
         code, out, err = run(verb, place, tmp_path / "nowhere", "--json")
