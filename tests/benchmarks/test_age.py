@@ -26,7 +26,9 @@ def test_opening_reads_no_history_however_much_there_is(tmp_path: Path) -> None:
     young, old = opened
     assert len(history.all_spans(age.CountingStorage(str(tmp_path)))) >= 12
     assert old.events > 11 * young.events
-    assert old.files_read <= young.files_read + 2, "journal.json, a snapshot, the live log, and whether a spare is there"
+    assert old.files_read <= young.files_read + 2, (
+        "journal.json, a snapshot, the live log, and whether a spare is there"
+    )
     assert old.bytes_read < young.bytes_read + 16_384, "the state has a line per episode and history file"
 
 
