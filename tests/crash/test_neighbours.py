@@ -63,7 +63,7 @@ def write(directory: Path, shared: mmap.mmap, seed: int) -> None:
                 log.rewards(agent, range(seq, seq + count), 0, [(seq + i) * 0.5 for i in range(count)])
                 NEXT.pack_into(shared, 0, log.next_seq)
                 time.sleep(0.0005)
-        if log.next_seq > 200_000:
+        if log.next_seq > 30_000:
             time.sleep(60)  # Enough: a longer journal only takes longer to read.
         if rng.random() < 0.5:
             compact(directory)
