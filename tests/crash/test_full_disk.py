@@ -29,7 +29,8 @@ from replay.compaction import compact
 from replay.copying import copy
 
 PAGE = 4096
-SIZE = 12 << 20
+SIZE = 40 << 20
+"""Bytes: room for a whole training, whose segments grow and whose next one is always ready, and its checkpoints."""
 BUDGETS = [*(PAGE * n for n in (0, 1, 2, 4, 9, 30)), (1 << 20) + 6 * PAGE, 5 << 20]
 """Bytes that are left: a few pages at a time where small files are made, then around a segment's size."""
 INODES = (0, 1, 3, 40)
