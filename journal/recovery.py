@@ -84,8 +84,6 @@ def _repair(
         position = piece.position + piece.end + 1
     for piece in walk.excess:
         _cut(storage, piece)
-    if unsealed or walk.excess:
-        storage.sync_directory(segment.DIRECTORY)
 
     for directory in ("", *_DIRECTORIES):
         for name in storage.list(directory):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -157,6 +158,22 @@ def test_a_seal_in_the_page_cache_is_synced_before_anything_is_built_on_it(event
             after = storage.crash(Random(seed))
             repaired(after)
             assert len(events_of(after)) == 2
+
+
+def test_what_recovery_removed_stays_removed(clock: Any) -> None:
+    """A spare behind a clean end: nothing is sealed after its removal, so no later step syncs the directory for it."""
+    storage = MemoryStorage()
+    with journal.open("memory", storage=storage, clock=clock) as log:
+        log.append(journal.Custom(name="x"))
+    header = Walk(storage).run().last.header  # type: ignore[union-attr]
+    names = storage.list("segments")
+    spare = storage.create("segments/00000001.seg", 4096)
+    spare.write(0, replace(header, ordinal=1).pack())
+    spare.sync()
+    storage.sync_directory("segments")
+    repaired(storage)
+    for seed in range(20):
+        assert storage.crash(Random(seed)).list("segments") == names == ["00000000.seg"]
 
 
 def test_a_failing_step_is_told_and_the_next_try_goes_on(events_of: EventsOf, clock: Any) -> None:

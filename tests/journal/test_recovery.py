@@ -92,6 +92,24 @@ def test_what_was_adopted_survives_a_power_cut(events_of: EventsOf, clock: Any) 
         assert events_of(storage.crash(Random(seed))) == before
 
 
+def test_everything_is_durable_when_recovery_returns(events_of: EventsOf, clock: Any) -> None:
+    """The adopted segment was in the page cache only, with its name: its bytes, its name, its seal and its end stay."""
+    dead = killed_with(20, 10, clock=clock)
+    cached = MemoryStorage()
+    cached.make_directory("segments")
+    # Without the spare: its removal would sync the directory of the others as well.
+    for path in ("journal.json", *(piece.path for piece in Walk(dead))):
+        file = cached.create(path)
+        file.write(0, dead.read(path))
+        if path == "journal.json":
+            file.sync()
+        file.close()
+    repaired(cached)
+    assert events_of(cached) == events_of(dead)
+    for seed in range(20):
+        assert image(cached.crash(Random(seed))) == image(cached)
+
+
 def test_recovery_of_a_clean_journal_changes_nothing(clock: Any) -> None:
     storage = MemoryStorage()
     with journal.open("memory", storage=storage, clock=clock) as log:
@@ -355,10 +373,14 @@ def test_a_segment_longer_than_it_says_is_refused(clock: Any) -> None:
 def test_a_seal_whose_truncate_was_lost_is_cut_again(events_of: EventsOf, clock: Any) -> None:
     storage = several(clock)
     before, size = events_of(storage), storage.size(first(1))
-    storage.open(first(1)).truncate(4096)
+    file = storage.open(first(1))
+    file.truncate(4096)
+    file.sync()
+    file.close()
     with journal.open("memory", storage=storage, clock=clock):
         pass
     assert storage.size(first(1)) == size
+    assert all(storage.crash(Random(seed)).size(first(1)) == size for seed in range(20))
     assert events_of(storage) == before
 
 
