@@ -23,6 +23,8 @@ _RETRY: Final = 1.0
 """Seconds until a spare that could not be prepared is tried again."""
 _POLL: Final = 0.05
 """Seconds between two looks for the spare: an interrupt may swallow the wake-up."""
+_SHARE: Final = 4
+"""A segment takes at most this part of the free space, unless it is one of the smallest."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -218,6 +220,9 @@ class Spares:
     def _make(self, needed: int = 0) -> LiveSegment:
         smallest = CELL + needed + segment.RESERVE
         salt = int.from_bytes(self._entropy(4), "little")
+        # Made ahead of need, it is not to take the room that a checkpoint or a snapshot may need before.
+        share = self._storage.free() // _SHARE // segment.SIZE_MIN * segment.SIZE_MIN
+        self._size = max(min(self._size, share), segment.SIZE_MIN)
         while True:
             size = max(self._size, smallest)
             header = segment.Header(self._journal_id, self._ordinal, salt, size, self._clock())

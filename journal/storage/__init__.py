@@ -80,6 +80,9 @@ class Storage(Protocol):
     def size(self, path: str) -> int:
         """The file's size in bytes."""
 
+    def free(self) -> int:
+        """How many bytes files may still take, as far as the file system tells: a quota it may not know."""
+
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Up to `length` bytes from `offset` (to the end, if None), by pread: a reader never maps."""
 

@@ -144,6 +144,10 @@ class DiskStorage:
     def size(self, path: str) -> int:
         return os.stat(self._path(path)).st_size
 
+    def free(self) -> int:
+        space = os.statvfs(self._path(""))
+        return space.f_bavail * space.f_frsize
+
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         # O_NOFOLLOW: a link planted in a journal does not lead the reader out of it.
         fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -125,6 +125,9 @@ class FaultyStorage:
         self.strike("size", path)
         return self.inner.size(path)
 
+    def free(self) -> int:
+        return self.inner.free()
+
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         self.strike("read", path)
         return self.inner.read(path, offset, length)

@@ -16,6 +16,7 @@ import builtins
 import errno
 import io
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -264,6 +265,9 @@ class MemoryStorage:
     def size(self, path: str) -> int:
         with self.mutex:
             return self._find(path).size
+
+    def free(self) -> int:
+        return sys.maxsize
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         with self.mutex:

@@ -29,8 +29,7 @@ from replay.compaction import compact
 from replay.copying import copy
 
 PAGE = 4096
-SIZE = 40 << 20
-"""Bytes: room for a whole training, whose segments grow and whose next one is always ready, and its checkpoints."""
+SIZE = 12 << 20
 BUDGETS = [*(PAGE * n for n in (0, 1, 2, 4, 9, 30)), (1 << 20) + 6 * PAGE, 5 << 20]
 """Bytes that are left: a few pages at a time where small files are made, then around a segment's size."""
 INODES = (0, 1, 3, 40)
@@ -320,6 +319,9 @@ def test_a_full_disk_while_each_append_is_promised(disk: Disk, form: str) -> Non
 def test_closing_on_a_full_disk_needs_no_space(disk: Disk, listed: bool) -> None:
     """The seal has its place from the beginning, and the unused next segment gives room for journal.json."""
     log = journal.open(disk.place / "x", sync="close")
+    deadline = time.monotonic() + 30
+    while not (disk.place / "x" / "segments" / "00000001.seg").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)  # Full before it was made, there is nothing to give.
     record(log, 10)
     if listed:
         log.sync()
@@ -327,6 +329,20 @@ def test_closing_on_a_full_disk_needs_no_space(disk: Disk, listed: bool) -> None
     disk.fill(0)
     log.close()
     assert check(disk.place, log.next_seq) == log.next_seq
+    disk.free()
+    opened(disk.place)
+    assert check(disk.place, 0) == log.next_seq + 3
+
+
+def test_closing_where_the_next_segment_found_no_space_either_loses_nothing(disk: Disk) -> None:
+    """Then journal.json may find none: one line says so, and the next open seals what is there."""
+    log = journal.open(disk.place / "x", sync="close")
+    disk.fill(0)
+    record(log, 10)
+    try:
+        log.close()
+    except journal.DiskFull as error:
+        assert "\n" not in str(error)
     disk.free()
     opened(disk.place)
     assert check(disk.place, 0) == log.next_seq + 3
