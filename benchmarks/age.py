@@ -32,6 +32,7 @@ import numpy as np
 import journal
 import replay
 from benchmarks.append import BATCH, machine
+from journal.segment import DIRECTORY as SEGMENTS
 from journal.storage.disk import DiskFile, DiskStorage
 from replay.compaction import compact
 
@@ -52,6 +53,7 @@ class Opened:
     """Peak memory of the process, bytes."""
     bytes_read: int
     files_read: int
+    """Besides the live segments: whether the next one is ready is a matter of time."""
     events: int
 
 
@@ -134,7 +136,11 @@ def open_once(directory: str) -> Opened:
         log.reward(log.agent(AGENTS[0]), points[AGENTS[0]].next_episode["train"], 0, 0.25)
         log.sync()
         seconds = time.perf_counter() - start
-    return Opened(seconds, _peak(), storage.bytes_read, len(storage.files), state.events)
+    return Opened(seconds, _peak(), storage.bytes_read, _besides_the_log(storage.files), state.events)
+
+
+def _besides_the_log(paths: set[str]) -> int:
+    return sum(not path.startswith(SEGMENTS) for path in paths)
 
 
 def compact_once(directory: str) -> tuple[float, int]:

@@ -15,7 +15,7 @@ from replay.loading import load
 
 
 def test_opening_reads_no_history_however_much_there_is(tmp_path: Path) -> None:
-    """Twelve times the events and history files: as few files are read, and hardly a byte more."""
+    """Twelve times the events and history files: the same files are read, and hardly a byte more."""
     opened, episode = [], 0
     for sessions in (1, 11):
         for _ in range(sessions):
