@@ -200,7 +200,10 @@ class _Verification:
         if expect in self._seen:
             return
         if self._seen:
-            reason = "the chain is another one than that of the noted receipt: something before it was changed"
+            reason = (
+                "the chain is another one than that of the noted receipt: something before it was changed, "
+                "or the receipt is another journal's"
+            )
         elif promise.events - 1 < expect.seq:
             reason = (
                 f"the journal ends at seq {promise.events - 1}, before the noted receipt: it was cut or rolled back"
