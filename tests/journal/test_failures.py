@@ -348,41 +348,6 @@ def test_a_segment_cut_under_the_writer_is_noticed_before_the_next_promise() -> 
             log.sync()
 
 
-def test_a_spare_that_cannot_be_removed_leaves_no_gap_before_it(faulty: FaultyStorage, events_of: Any) -> None:
-    """Found by failing system calls.
-
-    The unused segment went, the spare behind it stayed, and a journal in which nothing was wrong was refused for the
-    segment "missing" before it.
-    """
-    with journal.open("it", storage=faulty) as log:
-        log.append(journal.Custom(name="x"))
-    log = journal.open("it", storage=faulty)
-    deadline = time.monotonic() + 5
-    while not faulty.exists("segments/00000002.seg") and time.monotonic() < deadline:
-        time.sleep(0.001)
-    faulty.fail("remove", path="segments/00000002.seg")
-    log.close()
-    assert faulty.list("segments") == ["00000000.seg", "00000001.seg", "00000002.seg"]
-    assert len(events_of(faulty)) == 1
-    with journal.open("it", storage=faulty) as log:
-        log.append(journal.Custom(name="y"))
-    assert [one.payload["name"] for one in events_of(faulty)] == ["x", "y"]
-    assert faulty.list("segments") == ["00000000.seg", "00000001.seg"]
-
-
-def test_the_next_segment_leaves_room_for_what_else_is_saved(faulty: FaultyStorage) -> None:
-    """Made ahead of need it took all that was left of a small disk, and a checkpoint of a few pages found none."""
-    free = 9 * segment.SIZE_MIN
-    faulty.free = lambda: free  # type: ignore[method-assign]
-    log = journal.open("it", storage=faulty)
-    agent, deadline = log.agent("a"), time.monotonic() + 30
-    while len(faulty.list("segments")) < 5 and time.monotonic() < deadline:
-        log.rewards(agent, 0, range(9000), [0.5] * 9000)
-    sizes = {one.header.size for one in (log.tail()[0], *(left.segment for left in log.left))}
-    log.close()
-    assert max(sizes) == free // 4 // segment.SIZE_MIN * segment.SIZE_MIN == 2 * segment.SIZE_MIN
-
-
 def test_not_a_journal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(journal.NotAJournal, match="a file, not a directory"):
