@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 import journal
-from journal import segment
 from journal.cell import CELL
 from journal.storage.disk import DiskStorage
 from journal.storage.faulty import FaultyStorage
