@@ -1,0 +1,12 @@
+"""Arguments and options that verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Dirs = Annotated[list[str], typer.Argument(metavar="DIR", help="A journal, several, or a folder of journals.")]
+Dir = Annotated[str, typer.Argument(metavar="DIR", help="A journal.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+At = Annotated[str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of this event, or this time (ISO 8601).")]

@@ -1,0 +1,109 @@
+"""Verbs that prove something, or say what they found instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from journal.errors import NotComparable
+from replay.answers import FINDINGS, FINE, Reading, answer
+from replay.cli.options import Dirs, Json
+
+if TYPE_CHECKING:
+    from replay.state import State
+    from replay.verify import Report
+
+
+def verify(
+    dirs: Dirs,
+    deep: Annotated[bool, typer.Option("--deep", help="Also history, snapshots, checkpoints, every checksum.")] = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="SEQ:CHAIN", help="A noted receipt: was anything before it changed since?")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Is it clean, torn or corrupt, and where?"""
+    from replay import render
+    from replay.promises import Head
+    from replay.verify import Report
+    from replay.verify import verify as verify_one
+
+    try:
+        noted = None if expect is None else Head.parse(expect)
+    except ValueError as error:
+        raise typer.BadParameter(f"--expect: {error}") from None
+
+    def read(path: str) -> Report:
+        with render.progress_bar(f"verifying {path}", quiet=as_json) as progress:
+            return verify_one(path, deep=deep, expect=noted, progress=progress)
+
+    return answer(
+        dirs,
+        as_json,
+        Reading(
+            read=read,
+            document=Report.as_document,
+            show=render.show_verify,
+            merge=_merged_reports,
+            show_merged=render.show_merged_verify,
+            code=lambda document: FINDINGS if document["status"] == "corrupt" else FINE,
+        ),
+    )
+
+
+def compare(
+    dirs: Dirs,
+    agents: Annotated[str | None, typer.Option(metavar="A,B", help="Only these agents.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="In this run; else each in its newest completed.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Did the agents see the same bars?
+
+    Comparable, not comparable (exit 1), or not provable (exit 1), and the first differences.
+    """
+    from replay import render
+    from replay.compare import compare as compare_agents
+    from replay.documents import compare_document
+    from replay.loading import load
+    from replay.many import named
+    from replay.state import State
+
+    names = None if agents is None else [name.strip() for name in agents.split(",") if name.strip()]
+    several = named(dirs).several
+
+    def together(states: State | dict[str, State]) -> dict[str, Any]:
+        return compare_document(compare_agents(states, agents=names, run=run))
+
+    def alone(state: State) -> dict[str, Any]:
+        try:
+            return together(state)
+        except NotComparable as error:
+            if not several:
+                raise
+            # The agents that were named are to be found in the journals together, not in each.
+            return {**compare_document(compare_agents(State())), "reason": str(error)}
+
+    return answer(
+        dirs,
+        as_json,
+        Reading(
+            read=load,
+            document=alone,
+            show=render.show_compare,
+            merge=together,
+            code=lambda document: FINE if document["verdict"] == "comparable" else FINDINGS,
+        ),
+    )
+
+
+def _merged_reports(reports: dict[str, Report]) -> dict[str, Any]:
+    order = ("clean", "torn", "corrupt")
+    return {
+        "status": max((report.status for report in reports.values()), key=order.index),
+        "live": any(report.live for report in reports.values()),
+        "events": sum(report.events for report in reports.values()),
+        "journals": len(reports),
+    }
