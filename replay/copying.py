@@ -69,9 +69,9 @@ def copy(place: Place, target: str | os.PathLike[str], *, progress: Progress = s
             manifest = Manifest.read(source)
             try:
                 return copying.once(manifest)
-            except _Moved:
-                continue
-            except (CorruptJournal, FileNotFoundError):
+            except (_Moved, FileNotFoundError):
+                continue  # A training retires checkpoints, a compaction snapshots, also of what it left as it was.
+            except CorruptJournal:
                 if Manifest.read(source).base == manifest.base:
                     raise
     except OSError as error:
@@ -80,7 +80,7 @@ def copy(place: Place, target: str | os.PathLike[str], *, progress: Progress = s
             f"{into.name}: copying failed: {error.strerror or error}; remove what was begun there and copy again"
         ) from error
     raise JournalFailed(
-        f"{source.name}: the training removes checkpoints faster than they are copied; raise its keep=, or copy later"
+        f"{source.name}: files are retired faster than they are copied; raise the training's keep=, or copy later"
     )
 
 

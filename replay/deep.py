@@ -79,7 +79,8 @@ class Contents:
         try:
             kept = read(self._storage, path).state
         except CorruptJournal as error:
-            found(error)
+            if self._storage.exists(path):  # Else a compaction has retired it since it was listed.
+                found(error)
             return
         if kept.to_payload() != self._state.to_payload():
             found(CorruptJournal(path, 0, last, "this snapshot is not what the events before it give"))

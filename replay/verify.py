@@ -161,8 +161,7 @@ class _Verification:
 
     def _pieces(self, walk: Walk) -> Iterator[Piece]:
         """The live segments, and before them, where asked for, the compacted ones, made again."""
-        sizes = {path: self._storage.size(path) for path in map(segment.path_of, walk.ordinals)}
-        self._total = sum(sizes.values())
+        self._total = sum(self._size(segment.path_of(ordinal)) for ordinal in walk.ordinals)
         if self._manifest.base.seq:
             from replay.history import spans  # It needs pyarrow.
 
@@ -178,7 +177,7 @@ class _Verification:
     def _compacted(self, paths: list[str]) -> Iterator[Piece]:
         from replay.history import pieces
 
-        sizes = {path: self._storage.size(path) for path in paths}
+        sizes = {path: self._size(path) for path in paths}
         self._total += sum(sizes.values())
         value: bytes | None = chain.genesis(self._manifest.journal_id)
         for path in paths:
@@ -218,6 +217,13 @@ class _Verification:
     def _see(self, head: Head) -> None:
         if self._expect is not None and head.seq == self._expect.seq:
             self._seen.add(head)
+
+    def _size(self, path: str) -> int:
+        """Bytes, for the progress; none where a compaction has just taken the file away: reading it tells."""
+        try:
+            return self._storage.size(path)
+        except FileNotFoundError:
+            return 0
 
     def _advance(self, count: int) -> None:
         self._done += count

@@ -21,7 +21,7 @@ from replay.copying import copy
 from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
-from trainings import begin, flip, play, rewards_at, save, segments, train, training
+from trainings import Retiring, begin, compacted, flip, play, rewards_at, save, segments, train, training
 
 
 def test_a_copy_is_equal_and_verifies(tmp_path: Path) -> None:
@@ -184,6 +184,13 @@ def test_a_compaction_meanwhile_makes_it_begin_anew(tmp_path: Path, monkeypatch:
     assert verify(tmp_path / "copy", deep=True).status == "clean"
     assert replay.load(tmp_path / "copy") == replay.load(tmp_path / "j")
     assert segments(tmp_path / "copy") == [], "what the first try had copied is history now"
+
+
+def test_a_snapshot_retired_meanwhile_makes_it_begin_anew(tmp_path: Path) -> None:
+    compacted(tmp_path / "j")
+    oldest = min((tmp_path / "j" / "snapshots").iterdir(), key=lambda path: int(path.stem))
+    copy(Retiring(tmp_path / "j", f"snapshots/{oldest.name}"), tmp_path / "copy")
+    assert not oldest.exists() and verify(tmp_path / "copy", deep=True).status == "clean"
 
 
 def test_what_a_killed_compaction_left_is_not_copied(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
 from trainings import (
+    Retiring,
+    compacted,
     end,
     flip,
     killed,
@@ -182,24 +184,27 @@ def test_deep_does_not_miss_a_checkpoint_that_was_retired(tmp_path: Path) -> Non
     assert verify(tmp_path / "j", deep=True).status == "clean"
 
 
-def compacted(directory: Path) -> journal.Receipt:
-    """Two history files, two snapshots, and live segments behind them."""
-    receipt = train(directory)
-    compact(directory)
-    with journal.open(directory) as log:
-        play(log, "PPO", [30], first=3)
-    compact(directory)
-    with journal.open(directory) as log:
-        play(log, "PPO", [40], first=4)
-    return receipt
-
-
 def test_a_compacted_journal_is_clean(tmp_path: Path) -> None:
     compacted(tmp_path / "j")
     for deep in (False, True):
         report = verify(tmp_path / "j", deep=deep)
         assert (report.status, report.findings) == ("clean", ())
         assert report.events == replay.load(tmp_path / "j").events
+
+
+def test_a_snapshot_that_a_compaction_retires_beside_it_is_no_damage(tmp_path: Path) -> None:
+    """Eight readers beside a training called it corrupt: the compaction had moved the base before they looked."""
+    compacted(tmp_path / "j")
+    oldest = min((tmp_path / "j" / "snapshots").iterdir(), key=lambda path: int(path.stem))
+    report = verify(Retiring(tmp_path / "j", f"snapshots/{oldest.name}"), deep=True)
+    assert (report.status, report.findings) == ("clean", ()) and not oldest.exists()
+
+
+def test_a_segment_that_goes_while_it_is_measured_is_a_finding(tmp_path: Path) -> None:
+    compacted(tmp_path / "j")
+    last = segments(tmp_path / "j")[-1]
+    report = verify(Retiring(tmp_path / "j", f"segments/{last.name}"))
+    assert report.status == "corrupt" and "is missing" in reasons(report)
 
 
 @pytest.mark.parametrize("place", [0, 1])

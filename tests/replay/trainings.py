@@ -17,6 +17,7 @@ from journal.events import Phase
 from journal.manifest import Manifest
 from journal.storage import replace
 from journal.storage.disk import DiskStorage
+from replay.compaction import compact
 
 STEPS = 5
 Source = Literal["observed", "declared"]
@@ -176,3 +177,28 @@ def newer(directory: Path) -> None:
     """Make it a journal of a format that does not exist yet."""
     path = directory / "journal.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+
+
+def compacted(directory: Path) -> journal.Receipt:
+    """Two history files, two snapshots, and live segments behind them."""
+    receipt = train(directory)
+    compact(directory)
+    with journal.open(directory) as log:
+        play(log, "PPO", [30], first=3)
+    compact(directory)
+    with journal.open(directory) as log:
+        play(log, "PPO", [40], first=4)
+    return receipt
+
+
+class Retiring(DiskStorage):
+    """Beside the reader a compaction is at its last step: a file is taken away just before it is looked at."""
+
+    def __init__(self, place: Path, retired: str) -> None:
+        super().__init__(place)
+        self._retired = retired
+
+    def _path(self, path: str) -> str:
+        if path == self._retired:
+            Path(super()._path(path)).unlink(missing_ok=True)
+        return super()._path(path)
