@@ -16,7 +16,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench golden crash clean
+.PHONY: help demo test lint check bench golden crash clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,11 +27,12 @@ demo: .venv/installed ## Train three agents on real bars, kill them, resume, and
 test: .venv/installed ## All tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/installed-dev ## What to run before each push: format, lint, strict types, tests
+lint: .venv/installed-dev ## Format, lint, strict types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict
-	$(BIN)/python -m pytest $(ARGS)
+
+check: lint test ## What to run before each push: lint and all tests
 
 bench: .venv/installed ## What does one event cost beside struct + os.write?
 	@$(BIN)/python benchmarks/append.py
