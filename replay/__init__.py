@@ -20,7 +20,8 @@ if getattr(journal, "__distribution__", None) != "training-journal":
     )
 
 from replay.fold import fold
-from replay.loading import events, load
+from replay.loading import load
+from replay.query import events
 from replay.resume import ResumePoint
 from replay.state import State, merge
 from replay.verify import Report, verify

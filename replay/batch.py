@@ -80,6 +80,19 @@ class Batch:
             path=self.path,
         )
 
+    def take(self, rows: NDArray[np.int64]) -> Batch:
+        """These rows, in this order; each at most once."""
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        place = {row: new for new, row in enumerate(rows.tolist())} if self.payloads else {}
+        return Batch(
+            **columns,
+            run=self.run[rows],
+            runs=self.runs,
+            names=self.names,
+            payloads={place[row]: raw for row, raw in self.payloads.items() if row in place},
+            path=self.path,
+        )
+
 
 class Runs:
     """Which run each row belongs to: it follows the few events that change it, from batch to batch."""

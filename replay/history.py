@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Any, Final, Self, cast
@@ -178,11 +178,46 @@ class HistoryWriter:
         self._pending, self._rows = [], 0
 
 
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Some events of a history file that was checked, not decoded yet."""
+
+    path: str
+    file: pq.ParquetFile
+    number: int
+    first: int
+    """Its first seq."""
+    names: list[str]
+
+    @property
+    def count(self) -> int:
+        """How many events it holds."""
+        return int(self.file.metadata.row_group(self.number).num_rows)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Its rows, in these columns, each of one chunk. Raises as `read` of this module does."""
+        with reading(self.path, self.first):
+            return self.file.read_row_group(self.number, columns=list(columns)).combine_chunks()
+
+
 def read(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
     """Batches of the events from `since` (or a little before it) to the manifest's base.
 
-    Files and row groups below `since` are not read. Raises `CorruptJournal` naming the file and the first seq in doubt,
-    `UnsupportedFormat`, `JournalFailed`. Memory: a row group.
+    Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory: a
+    row group.
+    """
+    for group in row_groups(storage, manifest, since):
+        rows = group.read(lossless.READ)
+        with reading(group.path, group.first):
+            batch = lossless.to_batch(rows, group.names)
+        batch.path = group.path
+        yield batch
+
+
+def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[RowGroup]:
+    """The row groups that hold the events from `since` to the manifest's base; raises as `read` does.
+
+    Files below `since` are not read. Of the others every byte is checked, but nothing decoded.
     """
     before: Base | None = None
     for span in spans(storage, manifest):
@@ -198,14 +233,10 @@ def read(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
             raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")
         following = span.first
         for number in range(file.metadata.num_row_groups):
-            count = file.metadata.row_group(number).num_rows
-            if following + count > since:
-                with reading(span.path, following):
-                    rows = file.read_row_group(number, columns=lossless.READ).combine_chunks()
-                    batch = lossless.to_batch(rows, told.end.context.names)
-                    batch.path = span.path
-                yield batch
-            following += count
+            group = RowGroup(span.path, file, number, following, told.end.context.names)
+            following += group.count
+            if following > since:
+                yield group
 
 
 def describe(storage: Storage, path: str) -> Description:

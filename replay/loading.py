@@ -1,11 +1,9 @@
-"""Loading: the state of a journal, from the newest good snapshot and the events after it; and its events, as Arrow."""
+"""Loading: the state of a journal, from the newest good snapshot and the events after it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +14,6 @@ from journal.storage.disk import DiskStorage
 from replay.fold import fold
 from replay.scan import scan
 from replay.state import State
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Place = str | os.PathLike[str] | Storage
 """A journal: its directory, or a storage that holds it."""
@@ -66,15 +61,3 @@ def _start(storage: Storage, manifest: Manifest, until: int | None, before_ns: i
         if state is not None:
             return state
     return State(manifest.journal_id)
-
-
-def events(place: Place, *, since: int = 0, until: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The events with since ≤ seq < until as Arrow record batches, one row per event (a batch is unpacked).
-
-    Columns: seq, time, run, kind (the event's class name), agent, phase, env_index, episode, step, value, and `fields`,
-    the kind's own fields as JSON text. Bounded memory; raises as `load` does.
-    """
-    from replay.table import record_batch
-
-    for batch in scan(storage_of(place), since=since, until=until):
-        yield record_batch(batch)

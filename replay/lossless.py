@@ -25,18 +25,13 @@ from replay.batch import COLUMNS, Batch
 
 SCHEMA: Final = pa.schema(
     [
-        *table.SCHEMA,
-        pa.field("code", pa.uint16(), nullable=False),
-        pa.field("flags", pa.uint8(), nullable=False),
-        pa.field("form", pa.uint16(), nullable=False),
-        pa.field("agent_number", pa.uint32(), nullable=False),
-        pa.field("payload", pa.binary()),
+        *table.EXACT,
         pa.field("marks", pa.binary()),
         pa.field("head", pa.binary()),
     ]
 )
-"""The table's columns; the kind's and the agent's numbers, which last longer than their names; the payload as it was
-(msgpack); the raw cells that stand before the event and are none; the raw head of a reward batch, in its first row."""
+"""The table's columns; the raw cells that stand before the event and are none; the raw head of a reward batch, in its
+first row."""
 
 _COLUMN_OF: Final = {name: name for name in COLUMNS} | {"time_ns": "time", "kind": "code", "agent": "agent_number"}
 """Field of a cell, and of a batch → its column."""
@@ -69,12 +64,9 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
         int(row[i]): bytes(piece.raw[at[i] * CELL : (at[i] + 1) * CELL])
         for i in np.flatnonzero(found["kind"][is_event] == cell.REWARDS).tolist()
     }
-    rows = table.record_batch(batch)
-    rare = (batch.payloads, marks, heads)
     columns = [
-        *rows.columns,
-        *(pa.array(column) for column in (batch.kind, batch.flags, batch.form, batch.agent)),
-        *(table.sparse(len(batch), values, pa.binary()) for values in rare),
+        *table.record_batch(batch, table.EXACT).columns,
+        *(table.sparse(len(batch), values, pa.binary()) for values in (marks, heads)),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA), int(ends[-1]) if len(ends) else before
 

@@ -6,15 +6,19 @@ error: the journal is listed again and the scan goes on from its seq.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple, Self
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final, NamedTuple, Self, TypeVar
 
 from journal.errors import CorruptJournal
 from journal.manifest import Manifest
+from journal.skipping import base_behind
 from journal.storage import Storage
 from journal.walk import Walk, opening_context
 from journal.writer import LOCK_PATH
 from replay.batch import Batch, Runs, parts, unpack
+
+Read = TypeVar("Read")
 
 _PASSES: Final = 4
 """How often damage is looked at again beside a writer that comes, rotates and goes."""
@@ -26,18 +30,31 @@ def scan(storage: Storage, *, since: int = 0, until: int | None = None) -> Itera
     Memory: one segment, or one row group of history. Raises `CorruptJournal` at the first damage of what was promised
     (everything before it has been yielded), `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
     """
+
+    def once(seen: Seen, following: int) -> Iterator[tuple[int, Batch]]:
+        for batch in _pass(storage, seen, following, until):
+            yield int(batch.seq[-1]) + 1, batch
+
+    return passes(storage, since, once)
+
+
+def passes(storage: Storage, since: int, once: Callable[[Seen, int], Iterator[tuple[int, Read]]]) -> Iterator[Read]:
+    """What `once` reads from seq `since` on; it is called again where files went away beside it.
+
+    `once` yields what it reads with the seq that comes next: from there it goes on.
+    """
     following = since
-    passes = 0
+    number = 0
     while True:
         seen = Seen.now(storage)
         try:
-            for batch in _pass(storage, seen, following, until):
-                yield batch
-                following = int(batch.seq[-1]) + 1
+            for reached, read in once(seen, following):
+                yield read
+                following = reached
             return
         except CorruptJournal:
-            passes += 1
-            if not seen.has_moved(storage, passes):
+            number += 1
+            if not seen.has_moved(storage, number):
                 raise
 
 
@@ -72,12 +89,18 @@ def _pass(storage: Storage, seen: Seen, since: int, until: int | None) -> Iterat
 
 
 def _everything(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
-    manifest, live = seen
+    manifest = seen.manifest
     if since < manifest.base.seq:
         from replay.history import read  # It needs pyarrow.
 
         yield from read(storage, manifest, since)
-    walk = Walk(storage, manifest, live=live)
+    yield from live_log(storage, seen, since)
+
+
+def live_log(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
+    """Batches of the live log from `since` on, or a little before it. Segments that end before `since` are not read."""
+    manifest = replace(seen.manifest, base=base_behind(storage, seen.manifest, since))
+    walk = Walk(storage, manifest, live=seen.live)
     for piece in walk:
         if walk.seq > since:
             runs = Runs(opening_context(piece))

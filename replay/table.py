@@ -1,16 +1,16 @@
 """The table: events as an Arrow record batch, one row per event, as DuckDB, Polars and pandas take them.
 
-    seq  time  run  kind  agent  phase  env_index  episode  step  value  fields
+    seq  time  run  kind  agent  phase  env_index  episode  step  value  fields      what people ask for
+    code  flags  form  agent_number  payload                                         what an event is made from again
 
-Rewards, which are nearly all events, cost no Python per row. `fields` is for people and queries; what is lossless is in
-history (`replay.history`) and in the log.
+Rewards, which are nearly all events, cost no Python per row.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -41,26 +41,47 @@ SCHEMA: Final = pa.schema(
 
 `fields` holds the kind's own fields as JSON text: bytes in hexadecimal, null for a number JSON lacks (NaN, infinite).
 """
+EXACT: Final = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("code", pa.uint16(), nullable=False),
+        pa.field("flags", pa.uint8(), nullable=False),
+        pa.field("form", pa.uint16(), nullable=False),
+        pa.field("agent_number", pa.uint32(), nullable=False),
+        pa.field("payload", pa.binary()),
+    ]
+)
+"""With what an event can be made from again: the numbers behind the names of kind and agent, which last longer, and the
+payload as it was (msgpack)."""
+
+_COLUMNS: Final[dict[str, Callable[[Batch], pa.Array]]] = {
+    "seq": lambda batch: pa.array(batch.seq),
+    "time": lambda batch: pa.array(batch.time_ns).view(pa.timestamp("ns", tz="UTC")),
+    "run": lambda batch: _text(batch.run, batch.runs),
+    "kind": lambda batch: kinds(batch.kind),
+    "agent": lambda batch: _agents(batch),
+    "phase": lambda batch: _text((batch.flags & cell.EVAL).astype(np.int32), list(PHASES)),
+    "env_index": lambda batch: pa.array(batch.env_index),
+    "episode": lambda batch: pa.array(batch.episode),
+    "step": lambda batch: pa.array(batch.step),
+    "value": lambda batch: pa.array(batch.value),
+    "fields": lambda batch: _fields(batch),
+    "code": lambda batch: pa.array(batch.kind),
+    "flags": lambda batch: pa.array(batch.flags),
+    "form": lambda batch: pa.array(batch.form),
+    "agent_number": lambda batch: pa.array(batch.agent),
+    "payload": lambda batch: sparse(len(batch), batch.payloads, pa.binary()),
+}
 
 
-def record_batch(batch: Batch) -> pa.RecordBatch:
-    """The rows of `batch` as Arrow, columns as in `SCHEMA`. Numbers are not copied."""
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(batch.seq),
-            pa.array(batch.time_ns).view(pa.timestamp("ns", tz="UTC")),
-            _text(batch.run, batch.runs),
-            kinds(batch.kind),
-            _agents(batch),
-            _text((batch.flags & cell.EVAL).astype(np.int32), list(PHASES)),
-            pa.array(batch.env_index),
-            pa.array(batch.episode),
-            pa.array(batch.step),
-            pa.array(batch.value),
-            _fields(batch),
-        ],
-        schema=SCHEMA,
-    )
+def select(columns: Sequence[str]) -> pa.Schema:
+    """The schema of these columns of `EXACT`, in this order."""
+    return pa.schema([EXACT.field(name) for name in columns])
+
+
+def record_batch(batch: Batch, schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
+    """The rows of `batch` as Arrow, in the columns that `schema` has of `EXACT`. Numbers are not copied."""
+    return pa.RecordBatch.from_arrays([_COLUMNS[name](batch) for name in schema.names], schema=schema)
 
 
 def kinds(kind: NDArray[np.uint16]) -> pa.DictionaryArray:

@@ -56,6 +56,11 @@ def test_history_is_read_as_the_document_shows(tmp_path: Path) -> None:
         [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
     )
     assert re.search(r"A +0 +15.0\n +1 +25.0\n", done.stdout), done.stdout
+    script.write_text(block(text, "query"))
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+    )
+    assert sum(map(int, done.stdout.split())) == 11
     import pyarrow.parquet as pq
 
     columns = pq.read_schema(next((tmp_path / "runs" / "fx" / "history").iterdir())).names

@@ -28,7 +28,8 @@ from journal import segment
 from journal.errors import CorruptJournal, JournalError
 from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
-from replay.loading import events, load
+from replay.loading import load
+from replay.query import events
 from replay.verify import verify
 
 pytestmark = [pytest.mark.crash, pytest.mark.filterwarnings("ignore")]

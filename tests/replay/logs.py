@@ -18,7 +18,8 @@ from journal.storage import Storage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk, context_after
 from replay import history
-from replay.loading import events, load
+from replay.loading import load
+from replay.query import events
 from replay.state import State
 
 sys.path.insert(0, str(Path(__file__).parent))

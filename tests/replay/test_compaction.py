@@ -21,7 +21,8 @@ from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
 from replay import compaction, history, lossless, snapshot
 from replay.compaction import compact
-from replay.loading import events, load
+from replay.loading import load
+from replay.query import events
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import (
