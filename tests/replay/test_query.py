@@ -96,18 +96,20 @@ def test_a_query_is_a_choice_from_all_events(
     everything = asked(places["log"], columns=table.EXACT.names)
     assert len(everything) == COUNT
 
-    def first(moment: int | datetime) -> int:
-        if isinstance(moment, int):
-            return moment
-        return next((row["seq"] for row in everything if row["time"].to_pydatetime() >= moment), COUNT)
+    def first(moment: int | datetime | None, begin: int = 0) -> int:
+        if not isinstance(moment, datetime):
+            return begin if moment is None else moment
+        return next((row["seq"] for row in everything[begin:] if row["time"].to_pydatetime() >= moment), COUNT)
+
+    start = first(since)
+    stop = COUNT if until is None else first(until, start)
 
     expected = [
         {name: row[name] for name in columns or table.SCHEMA.names}
         for row in everything
         if (agents is None or row["agent"] in agents)
         and (kinds is None or row["kind"] in kinds)
-        and (since is None or row["seq"] >= first(since))
-        and (until is None or row["seq"] < first(until))
+        and start <= row["seq"] < stop
     ]
     found = asked(places[place], agents=agents, kinds=kinds, columns=columns, since=since, until=until)
     assert found == expected
