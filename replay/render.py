@@ -39,15 +39,16 @@ def console() -> Console:
 
 
 @contextmanager
-def progress_bar(doing: str, *, quiet: bool) -> Iterator[Progress]:
+def progress_bar(doing: str, *, quiet: bool, unit: str = "bytes") -> Iterator[Progress]:
     """A bar on standard error, on a terminal only; gone when the block ends."""
     if quiet or not sys.stderr.isatty():
         yield silent
         return
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -224,9 +225,33 @@ def _status(before: str, status: str, after: str) -> Text:
     return Text.assemble(before, (sign, style), after)
 
 
+def show_bench(out: Console, document: Document) -> None:
+    """Events per second at each level, and the ratio to the limit that is named."""
+    machine = document["machine"]
+    _say(out, f"{machine['cores']} × {machine['cpu']}, {machine['file_system']}, load {machine['load']}")
+    table = _table("", "survives", "events/s", "ns/event", "CPU ns", "time ratio", "CPU ratio", "of")
+    for place, row in enumerate(document["levels"]):
+        reference = row["name"] == row["reference"]
+        if reference and place:
+            table.add_section()
+        spread = f"{row['wall_ratio']:.2f} ({min(row['wall_ratios']):.2f}–{max(row['wall_ratios']):.2f})"
+        table.add_row(
+            Text(row["name"], "" if row["limit"] else "bold"),
+            Text(row["survives"]),
+            f"{row['events_per_second']:,.0f}",
+            f"{row['wall_ns']:,.1f}",
+            f"{row['cpu_ns']:,.1f}",
+            "1" if reference else spread,
+            "1" if reference else f"{row['cpu_ratio']:.2f}",
+            Text("" if reference else row["reference"]),
+        )
+    out.print(table)
+    _say(out, "below 1 is faster; the median of five rounds and their range. Limits have no lock, clock or checksum.")
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    words = {"agent", "other agent", "checkpoint", "will be redone", "phase", "bars", "content"}
+    words = {"agent", "other agent", "checkpoint", "will be redone", "phase", "bars", "content", "", "survives", "of"}
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right", overflow="fold")
     return table

@@ -4,6 +4,7 @@
     proofs      what holds, and what was found instead
     events      one by one
     files       what lies where, and what is written
+    disk        what a disk can do
     programs    processes of their own
 
 How a verb ends is told in `replay.answers`; what is told is made in `documents`, how it looks in `render`. What takes
@@ -23,7 +24,7 @@ import typer
 
 from journal.errors import JournalError
 from replay.answers import FINE, INTERRUPTED, complain, words
-from replay.cli import events, files, programs, proofs, states
+from replay.cli import disk, events, files, programs, proofs, states
 
 app = typer.Typer(
     name="journal",
@@ -45,6 +46,7 @@ VERBS: tuple[Callable[..., int], ...] = (
     events.tail,
     files.compact,
     files.copy,
+    disk.bench,
 )
 """In the order of `--help`; a verb has its function's name, less an underscore where Python has that word."""
 PROGRAMS: tuple[Callable[[typer.Context], int], ...] = (programs.demo,)

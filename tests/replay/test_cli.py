@@ -366,7 +366,7 @@ def test_help_is_quick_and_names_every_verb(run: Run) -> None:
     code, out, err = run("--help")
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert (code, err) == (0, "") and all(f"\n  {verb} " in out for verb in verbs)
-    assert set(READING) | {"compact", "copy", "demo"} == set(verbs)
+    assert set(READING) | {"bench", "compact", "copy", "demo"} == set(verbs)
     assert "..." not in out.partition("Options")[2], "each verb's first line fits"
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, replay.cli; replay.cli.main(['--help']); print(*sys.modules)"],
@@ -385,3 +385,20 @@ def test_every_reading_verb_writes_nothing(run: Run, place: Path) -> None:
         assert run(verb, place)[0] == 0
         assert run(verb, place, "--json")[0] == 0
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in place.rglob("*")} == before
+
+
+def test_bench_measures_a_disk_and_leaves_it_as_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from journal.speed import disk
+
+    monkeypatch.setattr(disk.measure_disk, "__kwdefaults__", {**disk.measure_disk.__kwdefaults__, "seconds": 0.1})
+    code, out, err = run("bench", tmp_path, "--json")
+    found = json.loads(out)
+    assert (code, err, found["schema"]) == (0, "", 1)
+    assert {"machine", "rounds", "levels"} < found.keys()
+    code, out, err = run("bench", tmp_path)
+    assert (code, err) == (0, "") and 'log.reward, sync="always"' in out and "struct + os.write" in out
+    assert not list(tmp_path.iterdir())
+    code, out, err = run("bench", tmp_path / "nowhere")
+    assert (code, out) == (2, "") and "no such directory" in err and err.count("\n") == 1

@@ -1,0 +1,213 @@
+"""Levels: the log at each level of safety, and beside it the least that the system asks for the same safety.
+
+    one event, safe from kill -9       struct + os.write for each; and an empty method, a store into a mapped file
+    one event, safe from a power cut   pwrite + fdatasync for each, into a file whose blocks are written
+    4,096 rewards at once              one os.write of the same float64 array; the same and fdatasync
+
+The references have no lock, no clock, no checksum and no chain; the log has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import count as counter
+from itertools import cycle, islice
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+import journal
+from journal.segment import path_of
+from journal.speed.rounds import LATER, Contender, Run, Survives
+from journal.storage.bare import BareFile, GrowingFile
+from journal.storage.disk import DiskStorage
+from journal.writer import Sync
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BATCH: Final = 4096
+THREADS: Final = 8
+READY: Final = 384
+"""Batches in a round at most, 12 MB: the live segment and the one made ready hold them."""
+READY_PATIENCE: Final = 10.0
+"""Seconds to wait for the next segment to be ready, before the round begins without."""
+ROOM: Final = 16 << 20
+"""Bytes of the limits' files."""
+
+EMPTY: Final = "an empty method"
+STORE: Final = "struct into a mapped file"
+WRITE: Final = "struct + os.write"
+PWRITE: Final = "pwrite + fdatasync"
+ARRAY: Final = "one array write"
+ARRAY_SYNC: Final = "array pwrite + fdatasync"
+KILL: Final = 'log.reward, sync="close"'
+GROUP: Final = 'log.reward, sync="group"'
+ALWAYS: Final = 'log.reward, sync="always"'
+ALWAYS_THREADS: Final = f'log.reward, sync="always", {THREADS} threads'
+BATCHES: Final = 'log.rewards, sync="close"'
+BATCHES_GROUP: Final = 'log.rewards, sync="group"'
+BATCHES_SYNC: Final = "log.rewards + log.sync"
+LIMITS: Final = frozenset({EMPTY, STORE, WRITE, PWRITE, ARRAY, ARRAY_SYNC})
+"""Those that are no log."""
+
+_SYNCS: Final[tuple[tuple[Sync, Survives], ...]] = (("close", "kill -9"), ("group", LATER))
+
+
+def values() -> list[float]:
+    """4,096 rewards as a training has them: rounded to 1e-5, of both signs, the same each time."""
+    return [round(((7919 * place) % BATCH) / BATCH - 0.5, 5) for place in range(BATCH)]
+
+
+class Null:
+    """What is left of a call when nothing is done: the interpreter's own share."""
+
+    def reward(self, agent: int, episode: int, step: int, value: float) -> None:
+        """Nothing."""
+
+
+def one_by_one(reward: Callable[[int, int, int, float], object], agent: int = 1) -> Run:
+    """Calls `reward` for each event; every run is an episode."""
+    episodes, given = counter(), values()
+
+    def run(calls: int) -> None:
+        episode = next(episodes)
+        for step, value in zip(range(calls), cycle(given), strict=False):
+            reward(agent, episode, step, value)
+
+    return run
+
+
+def single_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
+    """One event at a time, safe from `kill -9` at least."""
+    storage = DiskStorage(directory)
+    growing = stack.enter_context(GrowingFile(storage, "records"))
+    mapped = stack.enter_context(BareFile(storage, "mapped", ROOM))
+    yield Contender(WRITE, WRITE, _records(growing), "kill -9", before=growing.empty)
+    yield Contender(EMPTY, WRITE, one_by_one(Null().reward))
+    yield Contender(STORE, WRITE, one_by_one(mapped.store), "kill -9")
+    for name, (sync, survives) in zip((KILL, GROUP), _SYNCS, strict=True):
+        log = stack.enter_context(journal.open(f"{directory}/{sync}", sync=sync))
+        run = one_by_one(log.reward, log.agent("PPO"))
+        yield Contender(name, WRITE, run, survives, before=partial(ready, log))
+
+
+def synced_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
+    """One event at a time, safe from a power cut when the call returns; by one thread and by several."""
+    bare = stack.enter_context(BareFile(DiskStorage(directory), "synced", 1 << 20))
+    yield Contender(PWRITE, PWRITE, one_by_one(bare.pwrite), "power cut")
+    log = stack.enter_context(journal.open(f"{directory}/always", sync="always"))
+    agent = log.agent("PPO")
+    yield Contender(ALWAYS, PWRITE, one_by_one(log.reward, agent), "power cut")
+    runs = [one_by_one(log.reward, agent) for _ in range(THREADS)]
+    yield Contender(ALWAYS_THREADS, PWRITE, _together(runs), "power cut", events=THREADS)
+
+
+def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
+    """4,096 rewards at a time, into segments that are ready, and with a sync for each batch."""
+    import numpy as np
+
+    storage, array = DiskStorage(directory), np.array(values())
+    growing = stack.enter_context(GrowingFile(storage, "array"))
+    yield Contender(
+        ARRAY, ARRAY, _arrays(growing.write, array), "kill -9", events=BATCH, most=READY, before=growing.empty
+    )
+    for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
+        log = stack.enter_context(journal.open(f"{directory}/batches-{sync}", sync=sync))
+        _grow(log)
+        yield Contender(name, ARRAY, rewards(log), survives, events=BATCH, most=READY, before=partial(ready, log))
+    bare = stack.enter_context(BareFile(storage, "synced-array", ROOM))
+    yield Contender(ARRAY_SYNC, ARRAY_SYNC, _arrays(bare.pwrite_array, array), "power cut", events=BATCH, most=READY)
+    synced = stack.enter_context(journal.open(f"{directory}/batches-synced", sync="close"))
+    _grow(synced)
+    append = rewards(synced)
+
+    def appended_and_synced(calls: int) -> None:
+        for _ in range(calls):
+            append(1)
+            synced.sync()
+
+    yield Contender(
+        BATCHES_SYNC,
+        ARRAY_SYNC,
+        appended_and_synced,
+        "power cut",
+        events=BATCH,
+        most=READY,
+        before=partial(ready, synced),
+    )
+
+
+def everything(directory: str, stack: ExitStack) -> list[Contender]:
+    """All of them, each with a file or journal of its own in `directory`, open until `stack` is closed."""
+    return [
+        *single_events(directory, stack),
+        *batches(directory, stack),
+        *synced_events(directory, stack),
+    ]
+
+
+def rewards(log: journal.Log, size: int = BATCH) -> Run:
+    """Appends batches of `size` rewards."""
+    import numpy as np
+
+    given, steps = np.array(list(islice(cycle(values()), size))), np.arange(size)
+    agent, episodes = log.agent("PPO"), counter()
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            log.rewards(agent, next(episodes), steps, given)
+
+    return run
+
+
+def ready(log: journal.Log) -> None:
+    """Wait until the next segment is ready, as it is in any training that does not outrun its disk."""
+    deadline = time.monotonic() + READY_PATIENCE
+    while time.monotonic() < deadline:
+        if log.storage.exists(path_of(log.tail()[0].header.ordinal + 1)):
+            return
+        time.sleep(0.001)
+
+
+def _grow(log: journal.Log) -> None:
+    """Segments double until they have their full size: measured is the log as it is after its first minute."""
+    append = rewards(log)
+    for _ in range(6):
+        ready(log)
+        append(READY // 3)
+
+
+def _records(file: GrowingFile) -> Run:
+    episodes, given = counter(), values()
+
+    def run(calls: int) -> None:
+        episode = next(episodes)
+        for start in range(0, calls, BATCH):
+            file.records(1, episode, range(start, min(start + BATCH, calls)), given)
+
+    return run
+
+
+def _arrays(write: Callable[[memoryview], object], array: NDArray[np.float64]) -> Run:
+    data = array.data.cast("B")
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            write(data)
+
+    return run
+
+
+def _together(runs: list[Run]) -> Run:
+    def run(calls: int) -> None:
+        threads = [Thread(target=one, args=(calls,)) for one in runs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return run
