@@ -1,7 +1,7 @@
 """Bars: market data as arrays, checked once, and their identity, a hash of times and prices.
 
     bars = Bars.from_frame(frame, "EURUSD", "H1")     # any usual header names, a DatetimeIndex or a time column
-    bars = read_csv("EURUSD_H1.csv")                  # comma or tab separated, MetaTrader exports too
+    bars = Bars.read("EURUSD_H1.csv")                 # text or Parquet, MetaTrader exports too
     bars[0:240].close                                 # float64[240]; slices share memory
     bars.content_hash(0, 240)                         # 16 bytes: equal bars, equal hash, whatever the file is called
 
@@ -13,24 +13,17 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agents_adapter.validation import COLUMNS, HERE, Origin, Prices, Times, findings, in_words, noted, refuse, when_of
 from journal.errors import EventRejected
 from journal.events import check_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Times = NDArray[np.int64]
-Prices = NDArray[np.float64]
-
-COLUMNS: Final = ("open", "high", "low", "close", "volume")
-_PRICES: Final = COLUMNS[:4]
 _HASH_TAG: Final = b"training-journal bars 1"
 
 
@@ -64,7 +57,8 @@ class Bars:
     def __init__(self, instrument: str, timeframe: str, time: Times, ohlcv: Prices) -> None:
         time, ohlcv = np.array(time), np.array(ohlcv, order="C")
         content_hash(time, ohlcv)  # Its shapes and dtypes are those of bars.
-        refuse(instrument, timeframe, findings(time, dict(zip(COLUMNS, ohlcv.T, strict=True))), time)
+        columns = dict(zip(COLUMNS, ohlcv.T, strict=True))
+        refuse(instrument, timeframe, findings(time, columns, timeframe), time, HERE)
         self._set(instrument, timeframe, time, ohlcv)
 
     def _set(self, instrument: str, timeframe: str, time: Times, ohlcv: Prices) -> None:
@@ -74,19 +68,44 @@ class Bars:
         self.time, self.ohlcv = time, ohlcv
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, instrument: str, timeframe: str) -> Bars:
+    def read(cls, path: str | os.PathLike[str], instrument: str | None = None, timeframe: str | None = None) -> Bars:
+        """The bars of a file: Parquet, or text with a header line, comma, semicolon or tab separated.
+
+        Columns as in `from_frame`. Without `instrument` and `timeframe` the name must say them, as MetaTrader's do:
+        `EURUSD_H1_201701012200_….csv`. Raises `EventRejected` where the content is not good, naming all findings with
+        their lines, and `OSError` where the file cannot be read.
+        """
+        from agents_adapter import frames
+
+        where = os.fspath(path)
+        named = frames.named_by(where)
+        instrument, timeframe = instrument or named[0], timeframe or named[1]
+        if instrument is None or timeframe is None:
+            raise EventRejected(f"{where}: its name tells no instrument and timeframe: give instrument=, timeframe=")
+        frame, origin = frames.read(where)
+        return cls.from_frame(frame, instrument, timeframe, origin)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, instrument: str, timeframe: str, origin: Origin = HERE) -> Bars:
         """The bars of a DataFrame with open, high, low, close, and volume (0.0 where it has none).
 
         Headers in any case and order, also `<OPEN>`; tick volume is taken before real volume, which brokers leave 0.
         Times from a DatetimeIndex, or from time, date, datetime, timestamp as a column or text index, or date and time.
-        Dotted dates are read as 2024.01.31 or 31.01.2024, numbers as s, ms, us or ns by their size.
+        Dotted dates are read as 2024.01.31 or 31.01.2024, numbers as s, ms, us or ns by their size. Rows may come
+        newest first. `origin` tells findings where the rows come from. Raises `EventRejected` with all findings.
         """
         from agents_adapter import frames
 
         time, columns, found = frames.columns_of(frame)
-        refuse(instrument, timeframe, found + findings(time, columns), time)
+        if time is not None and len(time) > 1 and (time[1:] < time[:-1]).all():
+            time, columns = time[::-1], {name: column[::-1] for name, column in columns.items()}
+            numbers = np.arange(len(time)) if origin.numbers is None else origin.numbers
+            origin = origin._replace(numbers=numbers[::-1])
+        refuse(instrument, timeframe, found + findings(time, columns, timeframe), time, origin)
         assert time is not None
-        return cls(instrument, timeframe, time, np.column_stack([columns[name] for name in COLUMNS]))
+        bars = object.__new__(cls)
+        bars._set(instrument, timeframe, np.array(time), np.column_stack([columns[name] for name in COLUMNS]))
+        return bars
 
     def __len__(self) -> int:
         return len(self.time)
@@ -104,6 +123,14 @@ class Bars:
         """The identity of bars [start, stop), 16 bytes. Raises `EventRejected` where not all of them are there."""
         start, stop = self._range(start, stop)
         return content_hash(self.time[start:stop], self.ohlcv[start:stop])
+
+    def notes(self) -> list[str]:
+        """What one should know of them though they are good, a line each: gaps, a price that stands still."""
+        columns = dict(zip(COLUMNS, self.ohlcv.T, strict=True))
+        return [
+            f"{in_words(finding, self.time, HERE)}: {finding.do}"
+            for finding in noted(self.time, columns, self.timeframe)
+        ]
 
     @property
     def open(self) -> Prices:
@@ -131,7 +158,7 @@ class Bars:
         return self.ohlcv[:, 4]
 
     def __repr__(self) -> str:
-        span = f"from {_when(self.time[0])} to {_when(self.time[-1])}"
+        span = f"from {when_of(self.time[0])} to {when_of(self.time[-1])}"
         return f"Bars({self.instrument} {self.timeframe}, {len(self):,} {span})"
 
     def _range(self, start: int, stop: int | None) -> tuple[int, int]:
@@ -142,97 +169,3 @@ class Bars:
                 "give start below stop within them"
             )
         return int(start), int(stop)
-
-
-def read_csv(path: str | os.PathLike[str], instrument: str | None = None, timeframe: str | None = None) -> Bars:
-    """The bars of a file with a header line; comma, semicolon or tab separated. Columns as in `Bars.from_frame`.
-
-    Without `instrument` and `timeframe` the name must say them, as MetaTrader's do: `EURUSD_H1_201701012200_….csv`.
-    Raises `EventRejected` where the content is not good, `OSError` where the file cannot be read.
-    """
-    from agents_adapter import frames
-
-    named = frames.named_by(os.fspath(path))
-    instrument, timeframe = instrument or named[0], timeframe or named[1]
-    if instrument is None or timeframe is None:
-        raise EventRejected(
-            f"{os.fspath(path)}: its name tells no instrument and timeframe: give instrument=, timeframe="
-        )
-    return Bars.from_frame(frames.read(path), instrument, timeframe)
-
-
-# -- validation --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong with bars: what, in how many of them, and the index of the first (None where no bar is meant)."""
-
-    what: str
-    count: int = 0
-    first: int | None = None
-
-
-Columns = Mapping[str, Prices]
-Check = Callable[[Times | None, Columns], list[Finding]]
-"""A rule over times and columns; what a table did not have is left out, and not to be judged."""
-
-
-def findings(time: Times | None, columns: Columns) -> list[Finding]:
-    """Everything that `CHECKS` find; empty for good bars."""
-    return [finding for check in CHECKS for finding in check(time, columns)]
-
-
-def refuse(instrument: str, timeframe: str, found: list[Finding], time: Times | None) -> None:
-    """Raises `EventRejected` with all of `found` in one line, if there are any."""
-    if not found:
-        return
-    told = []
-    for finding in found:
-        where = ""
-        if finding.first is not None:
-            when = f", {_when(time[finding.first])}" if time is not None and finding.first < len(time) else ""
-            where = f" in {finding.count:,} bar{'s' * (finding.count != 1)} (first: bar {finding.first}{when})"
-        told.append(finding.what + where)
-    raise EventRejected(f"bars of {instrument} {timeframe} are not good: {'; '.join(told)}: mend the data")
-
-
-def _no_bars(time: Times | None, columns: Columns) -> list[Finding]:
-    return [Finding("there are none")] if time is not None and not len(time) else []
-
-
-def _times(time: Times | None, columns: Columns) -> list[Finding]:
-    if time is None:
-        return []
-    steps = np.concatenate(([1], np.diff(time)))
-    return _where(steps == 0, "the time of the bar before") + _where(steps < 0, "a time before the bar before")
-
-
-def _numbers(time: Times | None, columns: Columns) -> list[Finding]:
-    found = []
-    for name, column in columns.items():
-        found += _where(np.isnan(column), f"{name} NaN")
-        found += _where(np.isinf(column), f"{name} infinite")
-        if name in _PRICES:
-            found += _where(column <= 0, f"{name} not above 0")
-        else:
-            found += _where(column < 0, f"{name} below 0")
-    return found
-
-
-def _high_low(time: Times | None, columns: Columns) -> list[Finding]:
-    if "high" not in columns or "low" not in columns:
-        return []
-    return _where(columns["high"] < columns["low"], "high below low")
-
-
-CHECKS: Final[tuple[Check, ...]] = (_no_bars, _times, _numbers, _high_low)
-
-
-def _where(bad: NDArray[np.bool_], what: str) -> list[Finding]:
-    indices = np.flatnonzero(bad)
-    return [Finding(what, len(indices), int(indices[0]))] if len(indices) else []
-
-
-def _when(time_ns: np.int64) -> str:
-    return str(np.datetime64(int(time_ns), "ns"))[:19]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from agents_adapter.bars import COLUMNS, Finding, Prices, Times
+from agents_adapter.validation import COLUMNS, Finding, Origin, Prices, Times
 from journal.errors import EventRejected
 
 # In order of preference. MetaTrader's real volume comes last: most brokers leave it 0.
@@ -22,7 +22,7 @@ _HEADERS: Final[dict[str, tuple[str, ...]]] = {
 }
 _TIME_HEADERS: Final = ("datetime", "timestamp", "time", "date")
 _FILE_NAME: Final = re.compile(
-    r"(?P<instrument>.+?)_(?P<timeframe>(?:M|H|D|W|MN)\d{1,2}|Daily|Weekly|Monthly)(?:_|\.|$)"
+    r"(?P<instrument>.+?)_(?P<timeframe>(?:MN|[MHDW])\d{1,3}|\d{1,3}(?:min|[mhdwHDWM])|Hourly|Daily|Weekly|Monthly)(?:_|\.|$)"
 )
 # Powers of ten that tell the unit of a time given as a number; seconds stay below 1e11 until the year 5138.
 _UNITS: Final = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (np.inf, "ns"))
@@ -42,12 +42,13 @@ def columns_of(frame: pd.DataFrame) -> tuple[Times | None, dict[str, Prices], li
         elif name == "volume":
             columns[name] = np.zeros(len(frame))
         else:
-            found.append(Finding(f"no column {name!r} among {', '.join(map(str, frame.columns))[:200] or 'none'}"))
+            there = ", ".join(map(str, frame.columns))[:200] or "none"
+            found.append(Finding(f"no column {name!r} among {there}", "add or rename it"))
     time: Times | None = None
     try:
         time = _times(frame, headers)
     except (ValueError, TypeError, OverflowError) as error:
-        found.append(Finding(str(error).splitlines()[0]))
+        found.append(Finding(str(error).splitlines()[0], "give ISO 8601, 2024.01.31, 31.01.2024, or a DatetimeIndex"))
     return time, columns, found
 
 
@@ -57,18 +58,34 @@ def named_by(path: str) -> tuple[str | None, str | None]:
     return (match["instrument"], match["timeframe"]) if match else (None, None)
 
 
-def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The table in a text file, every cell as text; the first line names the columns."""
+def read(path: str) -> tuple[pd.DataFrame, Origin]:
+    """The table in a file, and where its rows stand there. Text: every cell as text; the first line names the columns.
+
+    Raises `EventRejected` where it holds no table, `OSError` where it cannot be read.
+    """
     with open(path, "rb") as file:
         start = file.read(4096)
+    if start[:4] == b"PAR1":
+        return _read_parquet(path)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     line = start.decode(encoding, "replace").split("\n", 1)[0]
     separator = max("\t;,", key=line.count)
     try:
         # MetaTrader ends each line with a separator, which must not make the first column an index.
-        return pd.read_csv(path, sep=separator, encoding=encoding, index_col=False, dtype=str)
+        frame = pd.read_csv(path, sep=separator, encoding=encoding, index_col=False, dtype=str, skip_blank_lines=False)
     except (ValueError, UnicodeError) as error:
-        raise EventRejected(f"{os.fspath(path)}: no table of bars: {str(error).splitlines()[0]}") from error
+        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}") from error
+    frame = frame.dropna(how="all")  # Blank lines; they count all the same.
+    return frame, Origin(path, "line", frame.index.to_numpy(dtype=np.int64) + 2)
+
+
+def _read_parquet(path: str) -> tuple[pd.DataFrame, Origin]:
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path), Origin(path, "row")
+    except (pa.ArrowException, ValueError) as error:
+        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}") from error
 
 
 def _headers(frame: pd.DataFrame) -> tuple[dict[str, int], list[Finding]]:
@@ -78,7 +95,7 @@ def _headers(frame: pd.DataFrame) -> tuple[dict[str, int], list[Finding]]:
     for number, header in enumerate(frame.columns):
         plain = str(header).strip().strip("<>").strip().lower().replace(" ", "_")
         if plain in headers and any(plain in known for known in (*_HEADERS.values(), _TIME_HEADERS)):
-            found.append(Finding(f"two columns {plain!r}"))
+            found.append(Finding(f"two columns {plain!r}", "drop one of them"))
         headers.setdefault(plain, number)
     return headers, found
 
@@ -91,7 +108,8 @@ def _numbers(column: Any, name: str) -> tuple[Prices, list[Finding]]:
     numbers = [np.nan if empty else _number(cell) for cell, empty in zip(column.tolist(), missing, strict=True)]
     text = [row for row, number in enumerate(numbers) if number is None]
     if text:
-        return np.empty(0), [Finding(f"{name} not a number ({column.iloc[text[0]]!r:.30})", len(text), text[0])]
+        what = f"{name} not a number ({column.iloc[text[0]]!r:.30})"
+        return np.empty(0), [Finding(what, "mend or drop these rows", len(text), text[0])]
     return np.array(numbers, dtype=np.float64), []
 
 
@@ -139,12 +157,13 @@ def _read_text(column: pd.Series[str]) -> pd.DatetimeIndex:
         iso = column.str[year] + "-" + column.str[month] + "-" + column.str[day] + column.str[rest]
         column = column.mask(matches, iso)
     times = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
+    if times.isna().any():  # CryptoDataDownload writes hours so.
+        times = times.fillna(pd.to_datetime(column, format="%Y-%m-%d %I-%p", errors="coerce", utc=True))
     bad = np.flatnonzero(times.isna().to_numpy())
     if len(bad):
         first = int(bad[0])
         raise ValueError(
-            f"no time that can be read in {len(bad):,} bars (first: bar {first}, {column.iloc[first]!r:.40}): "
-            "give ISO 8601, 2024.01.31, 31.01.2024, or a DatetimeIndex"
+            f"no time that can be read in {len(bad):,} bars (first: bar {first}, {column.iloc[first]!r:.40})"
         )
     return pd.DatetimeIndex(times)
 

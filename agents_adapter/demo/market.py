@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agents_adapter.bars import Bars, read_csv
+from agents_adapter.bars import Bars
 
 EPISODE_BARS: Final = 518
 """About a month: the year holds twelve such windows."""
@@ -44,7 +44,7 @@ def load_bars() -> Bars:
         raise ModuleNotFoundError(
             'the demo trades real bars of the package gym-anytrading: pip install "training-journal[demo]"'
         )
-    return read_csv(Path(package.submodule_search_locations[0]) / _DATA, "EURUSD", "H1")
+    return Bars.read(Path(package.submodule_search_locations[0]) / _DATA, "EURUSD", "H1")
 
 
 class Market:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agents_adapter.bars import Bars, content_hash, read_csv
+from agents_adapter.bars import Bars, content_hash
 from journal.errors import EventRejected
 
 HOUR = 3_600_000_000_000
@@ -59,6 +59,10 @@ def variants() -> dict[str, pd.DataFrame]:
         "spaces": good.rename(columns=lambda c: f" {c} "),
         "one letter": good.rename(columns=lambda c: c[0].upper()),
         "iso column": plain.assign(Date=as_text(good, "%Y-%m-%dT%H:%M:%S")),
+        "newest first": good.iloc[::-1],
+        "hours of the day": plain.assign(Date=as_text(good, "%Y-%m-%d %I-%p")),
+        "object dtype": good.astype(object),
+        "clocks change": plain.assign(time=as_text(good.tz_localize("UTC"), "%Y-%m-%dT%H:%M:%S%z")),
         "day first": plain.assign(Time=as_text(good, "%d.%m.%Y %H:%M:%S.000")),
         "text index": good.set_index(pd.Index(as_text(good, "%d.%m.%Y %H:%M:%S.000"), name="Time")),
         "zone in text": plain.assign(datetime=as_text(good, "%Y-%m-%d %H:%M:%S+00:00")),
@@ -177,7 +181,10 @@ def test_only_ranges_are_taken() -> None:
         (frame(high=[0.5] * 5), r"high below low in 5 bars"),
         (frame(open=["1", "x", "1", "1", "1"]), r"open not a number \('x'\) in 1 bar \(first: bar 1"),
         (frame(open=[1j] * 5), "open not a number"),
-        (frame().drop(columns=["open", "close"]), "no column 'open' among high, low, volume; no column 'close'"),
+        (
+            frame().drop(columns=["open", "close"]),
+            "no column 'open' among high, low, volume: add or rename it; no column 'close'",
+        ),
         (frame().iloc[[0, 1, 1, 2]], r"the time of the bar before in 1 bar \(first: bar 2"),
         (frame().iloc[[1, 0, 2]], r"a time before the bar before in 1 bar \(first: bar 1"),
         (frame(0), "there are none"),
@@ -228,7 +235,7 @@ def test_a_metatrader_export_tells_instrument_and_timeframe(tmp_path: Path) -> N
     table = variants()["metatrader"].assign(**{"": ""})  # Each line ends with a separator.
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         table.to_csv(path, sep="\t", index=False, lineterminator="\r\n", encoding=encoding)
-        bars = read_csv(path)
+        bars = Bars.read(path)
         assert (bars.instrument, bars.timeframe) == ("EURUSD+", "H1")
         assert bars.content_hash() == GOOD.content_hash()
 
@@ -238,14 +245,14 @@ def test_lines_that_end_with_a_separator_do_not_shift_the_columns(tmp_path: Path
     frame().to_csv(path, index_label="Date")
     first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([first, *(line + "," for line in rest)]))
-    assert read_csv(path, "EURUSD", "H1").content_hash() == GOOD.content_hash()
+    assert Bars.read(path, "EURUSD", "H1").content_hash() == GOOD.content_hash()
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_any_separator(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "x.csv"
     frame().to_csv(path, sep=separator, index_label="Date")
-    assert read_csv(path, "EURUSD", "H1").content_hash() == GOOD.content_hash()
+    assert Bars.read(path, "EURUSD", "H1").content_hash() == GOOD.content_hash()
 
 
 @pytest.mark.parametrize(
@@ -254,11 +261,14 @@ def test_any_separator(tmp_path: Path, separator: str) -> None:
         ("XAUUSD_MN1_2020.csv", "XAUUSD", "MN1"),
         ("A_B_M15.csv", "A_B", "M15"),
         ("US500_Daily_1_2.csv", "US500", "Daily"),
+        ("COPPER-C_M15_1_2.csv", "COPPER-C", "M15"),
+        ("BRK.B_1h.csv", "BRK.B", "1h"),
     ],
 )
 def test_names_of_files(tmp_path: Path, name: str, instrument: str, timeframe: str) -> None:
-    frame().to_csv(tmp_path / name, index_label="Date")
-    bars = read_csv(tmp_path / name)
+    step = {"MN1": "30D", "M15": "15min", "Daily": "1D", "1h": "1h"}[timeframe]
+    frame().set_index(pd.date_range("2017-01-01", periods=5, freq=step)).to_csv(tmp_path / name, index_label="Date")
+    bars = Bars.read(tmp_path / name)
     assert (bars.instrument, bars.timeframe) == (instrument, timeframe)
 
 
@@ -266,31 +276,33 @@ def test_files_that_are_no_bars(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("")
     with pytest.raises(EventRejected, match="its name tells no instrument"):
-        read_csv(path)
+        Bars.read(path)
     with pytest.raises(EventRejected, match=r"data.csv: no table of bars"):
-        read_csv(path, "A", "H1")
+        Bars.read(path, "A", "H1")
     path.write_bytes(bytes(range(256)) * 10)
     with pytest.raises(EventRejected):
-        read_csv(path, "A", "H1")
+        Bars.read(path, "A", "H1")
     path.write_text("hello\nworld\n")
     with pytest.raises(EventRejected, match="no column 'open'"):
-        read_csv(path, "A", "H1")
+        Bars.read(path, "A", "H1")
     with pytest.raises(FileNotFoundError):
-        read_csv(tmp_path / "none.csv", "A", "H1")
+        Bars.read(tmp_path / "none.csv", "A", "H1")
 
 
 @pytest.mark.parametrize(
-    ("name", "length", "first", "last", "close", "volume"),
+    ("name", "timeframe", "length", "first", "last", "close", "volume"),
     [
-        ("FOREX_EURUSD_1H_ASK", 6225, "2017-01-01T22", "2017-12-29T21", 1.05227, 143539993.3),
-        ("STOCKS_GOOGL", 2335, "2009-05-22T00", "2018-08-29T00", 196.946945, 3433700.0),
+        ("FOREX_EURUSD_1H_ASK", "H1", 6225, "2017-01-01T22", "2017-12-29T21", 1.05227, 143539993.3),
+        ("STOCKS_GOOGL", "D1", 2335, "2009-05-22T00", "2018-08-29T00", 196.946945, 3433700.0),
     ],
 )
-def test_the_bars_of_gym_anytrading(name: str, length: int, first: str, last: str, close: float, volume: float) -> None:
+def test_the_bars_of_gym_anytrading(
+    name: str, timeframe: str, length: int, first: str, last: str, close: float, volume: float
+) -> None:
     package = importlib.util.find_spec("gym_anytrading")
     if package is None or not package.submodule_search_locations:
         pytest.skip("gym-anytrading is not installed")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / f"{name}.csv"
-    bars = read_csv(path, "X", "H1")
+    bars = Bars.read(path, "X", timeframe)
     assert len(bars) == length and bars.close[0] == close and bars.volume[0] == volume
     assert [str(np.datetime64(int(bars.time[i]), "ns"))[:13] for i in (0, -1)] == [first, last]

@@ -19,7 +19,7 @@ from journal.errors import EventRejected
 
 
 def bars(instrument: str, length: int, timeframe: str = "H1") -> Bars:
-    ohlcv = np.full((length, 5), 1.0)
+    ohlcv = np.repeat(1.0 + np.arange(length)[:, None], 5, axis=1)
     return Bars(instrument, timeframe, np.arange(length) * 3_600_000_000_000, ohlcv)
 
 

@@ -21,7 +21,7 @@ from replay.scan import scan
 
 PLAN = Plan([("EURUSD", "H1", 10 * i, 10 * i + 10, i) for i in range(6)])
 EXAM = Plan([("EURUSD", "H1", 0, 10, 7), ("EURUSD", "H1", 10, 20, 7)])
-BARS = Bars("EURUSD", "H1", np.arange(60, dtype=np.int64) * 3_600_000_000_000, np.full((60, 5), 1.5))
+BARS = Bars("EURUSD", "H1", np.arange(60) * 3_600_000_000_000, np.repeat(1.5 + np.arange(60)[:, None], 5, axis=1))
 
 
 @pytest.fixture
