@@ -5,23 +5,23 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
-import json
 import mmap
 import os
-import socket
+import stat
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Final
 
-from journal.storage import Buffer, LockHeld, inside
+from journal.storage import Buffer, inside
+from journal.storage.lock import DiskLock, take
 
 # A store into a mapped page must never need a block that is not there: the kernel would answer with SIGBUS. XFS and
 # btrfs are left out on purpose: after a reflink copy of the file (cp does one), a store needs a new block.
 _MAPPABLE: Final = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
 _NETWORKED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "sshfs"})
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ZEROS: Final = bytes(1 << 20)
-_LOCK_PATIENCE: Final = 0.2
-"""Seconds to wait for a lock: a reader that only looks may hold it for an instant."""
 
 if sys.platform == "darwin":
 
@@ -100,57 +100,77 @@ class _SyncedStream(io.BufferedWriter):
                 super().close()
 
 
-class DiskLock:
-    """flock on `writer.lock`; the file notes who holds it, for people."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def release(self) -> None:
-        if self._fd >= 0:
-            # A child that was forked without telling Python still has the handle: closing ours would not unlock.
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self.drop()
-
-    def drop(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-
 class DiskStorage:
-    """The directory `root`, see `Storage`. Files are made with mode 0600, directories with 0700."""
+    """The directory `root`, see `Storage`. Files are made with mode 0600, directories with 0700.
+
+    A path is walked from the root's handle, name by name, and no link on it is followed: none that is planted in a
+    journal leads out of it. While the lock is held the root is the directory that was locked, also where somebody
+    renames that one and another takes its place.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.abspath(os.fspath(root))
+        self._locked_root = -1
+        self._durable: set[str] = set()
+        """Directories whose names this storage has synced."""
         self._mappable: bool | None = None
 
     @property
     def name(self) -> str:
         return self.root
 
-    def _path(self, path: str) -> str:
-        return os.path.join(self.root, inside(path)) if path else self.root
+    @contextmanager
+    def _directory(self, path: str) -> Iterator[int]:
+        """A handle of a directory of the tree."""
+        names = inside(path).split("/") if path else ()
+        fd = os.dup(self._locked_root) if self._locked_root >= 0 else os.open(self.root, _DIRECTORY)
+        try:
+            for name in names:
+                above, fd = fd, _open(name, _DIRECTORY, fd)
+                os.close(above)
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _place(self, path: str) -> Iterator[tuple[int, str]]:
+        """(handle of the directory that a file is in, the file's name there)."""
+        above, _, name = inside(path).rpartition("/")
+        with self._directory(above) as directory:
+            yield directory, name
+
+    def _opened(self, path: str, flags: int) -> int:
+        with self._place(path) as (directory, name):
+            return _open(name, flags, directory)
 
     def exists(self, path: str) -> bool:
-        return os.path.lexists(self._path(path))
+        try:
+            if not path:
+                return os.path.isdir(self.root)
+            with self._place(path) as (directory, name):
+                os.stat(name, dir_fd=directory, follow_symlinks=False)
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def list(self, directory: str) -> list[str]:
         try:
-            return sorted(os.listdir(self._path(directory)))
+            with self._directory(directory) as fd:
+                return sorted(os.listdir(fd))
         except FileNotFoundError:
             return []
 
     def size(self, path: str) -> int:
-        return os.stat(self._path(path)).st_size
+        with self._place(path) as (directory, name):
+            return os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
 
     def free(self) -> int:
-        space = os.statvfs(self._path(""))
+        with self._directory("") as root:
+            space = os.fstatvfs(root)
         return space.f_bavail * space.f_frsize
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        # O_NOFOLLOW: a link planted in a journal does not lead the reader out of it.
-        fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = self._opened(path, os.O_RDONLY)
         try:
             # Bounded by the file, not only by the caller: a pread allocates all that it is asked for.
             rest = max(0, os.fstat(fd).st_size - offset)
@@ -159,7 +179,7 @@ class DiskStorage:
             os.close(fd)
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> DiskFile:
-        fd = os.open(self._path(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = self._opened(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             if size:
                 _reserve(fd, size, zeros)
@@ -167,69 +187,64 @@ class DiskStorage:
         except BaseException:
             # Half a file on a full disk would keep the space that others need.
             os.close(fd)
-            os.unlink(self._path(path))
+            self.remove(path)
             raise
 
     def open(self, path: str) -> DiskFile:
-        fd = os.open(self._path(path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = self._opened(path, os.O_RDWR)
         return DiskFile(fd, os.fstat(fd).st_size, self.mappable)
 
     def stream(self, path: str) -> IO[bytes]:
-        fd = os.open(self._path(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        return _SyncedStream(io.FileIO(fd, "w"))
+        return _SyncedStream(io.FileIO(self._opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w"))
 
     def rename(self, source: str, target: str) -> None:
-        os.replace(self._path(source), self._path(target))
+        with self._place(source) as (above, name), self._place(target) as (beyond, another):
+            os.replace(name, another, src_dir_fd=above, dst_dir_fd=beyond)
 
     def remove(self, path: str) -> None:
-        os.unlink(self._path(path))
+        with self._place(path) as (directory, name):
+            os.unlink(name, dir_fd=directory)
 
     def make_directory(self, path: str) -> None:
-        full = self._path(path)
-        missing = []
-        while not os.path.isdir(full):
-            missing.append(full)
-            parent = os.path.dirname(full)
-            if parent == full:
-                break
-            full = parent
-        for directory in reversed(missing):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            _sync_directory(os.path.dirname(directory))
+        if path in self._durable and self.exists(path):
+            return
+        if self._locked_root < 0:
+            _make_root(self.root)
+        above = ""
+        for name in inside(path).split("/") if path else ():
+            with self._directory(above) as directory:
+                try:
+                    os.mkdir(name, 0o700, dir_fd=directory)
+                except FileExistsError:
+                    os.close(_open(name, _DIRECTORY, directory))
+                # Also where it exists: whoever made it may have died before this.
+                _sync_directory(directory)
+            above = f"{above}/{name}" if above else name
+        self._durable.add(path)
 
     def sync_directory(self, path: str) -> None:
-        _sync_directory(self._path(path))
+        with self._directory(path) as fd:
+            _sync_directory(fd)
 
     def lock(self, path: str) -> DiskLock:
-        fd = os.open(self._path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        deadline = time.monotonic() + _LOCK_PATIENCE
-        while True:
+        with self._directory("") as root:
+            fd = self._opened(path, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.01)
-                    continue
-                noted = os.pread(fd, 4096, 0).decode("utf-8", "replace").strip()
-                holders = _holders(os.fstat(fd))
-                os.close(fd)
-                raise LockHeld(holders or _noted_pid(noted), noted) from None
+                take(fd)
+                self._locked_root = os.dup(root)
             except BaseException:
                 os.close(fd)
                 raise
-        note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
-        try:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, note.encode() + b"\n", 0)
-        except OSError:
-            # The note is for people; the lock is the flock. A full disk must not keep a journal from being opened.
-            pass
-        return DiskLock(fd)
+        return DiskLock(fd, self._unlocked)
+
+    def _unlocked(self) -> None:
+        fd, self._locked_root = self._locked_root, -1
+        self._durable.clear()
+        os.close(fd)
 
     def locked(self, path: str) -> bool:
         try:
-            fd = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = self._opened(path, os.O_RDONLY)
         except OSError:
             return False
         try:
@@ -258,7 +273,8 @@ class DiskStorage:
     def file_system(self) -> str:
         """The type of the file system that holds the journal, such as "ext4"; "unknown" where it cannot be told."""
         try:
-            device = os.stat(self.root).st_dev
+            with self._directory("") as root:
+                device = os.fstat(root).st_dev
             number = f"{os.major(device)}:{os.minor(device)}"
             with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
                 for line in mounts:
@@ -297,41 +313,57 @@ def _reserve(fd: int, size: int, zeros: bool) -> None:
         offset += os.pwrite(fd, memoryview(_ZEROS)[: size - offset], offset)
 
 
-def _sync_directory(full: str) -> None:
-    fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open(name: str, flags: int, directory: int) -> int:
+    """A handle of what has this name in a directory, unless that is a link."""
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError as error:
+        # Which error a link gives depends on the flags and the system.
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(name, directory):
+            why = f"{name} is a link, and a journal follows none: put there what it leads to"
+            raise OSError(errno.ELOOP, why, name) from None
+        raise
+
+
+def _is_link(name: str, directory: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+
+
+def _make_root(root: str) -> None:
+    """Make a directory and what leads to it. Each name is synced before the next is made below it.
+
+    So of a process that died here at most the last directory that exists is not synced: it is where we begin.
+    """
+    missing = []
+    there = os.path.realpath(root)
+    while not os.path.isdir(there):
+        missing.append(there)
+        there = os.path.dirname(there)
+    try:
+        _sync_name(there)
+    except PermissionError:
+        pass  # Its parent may not be read, so it is not ours, and was not made here.
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(directory):
+                raise
+        _sync_name(directory)
+
+
+def _sync_name(path: str) -> None:
+    fd = os.open(os.path.dirname(path), _DIRECTORY)
+    try:
+        _sync_directory(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
         # Some file systems know no sync of a directory and say so; they keep names by other means.
         if error.errno != errno.EINVAL:
             raise
-    finally:
-        os.close(fd)
-
-
-def _holders(status: os.stat_result) -> tuple[int, ...]:
-    """The other processes that have this file open, as far as /proc shows them."""
-    pids = set()
-    for process in _entries("/proc"):
-        if process.isdigit() and int(process) != os.getpid():
-            for handle in _entries(f"/proc/{process}/fd"):
-                try:
-                    if os.path.samestat(os.stat(f"/proc/{process}/fd/{handle}"), status):
-                        pids.add(int(process))
-                except OSError:
-                    continue
-    return tuple(sorted(pids))
-
-
-def _entries(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
-
-
-def _noted_pid(noted: str) -> tuple[int, ...]:
-    try:
-        return (int(json.loads(noted)["pid"]),)
-    except (ValueError, KeyError, TypeError):
-        return ()

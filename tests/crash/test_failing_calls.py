@@ -31,10 +31,11 @@ WRITES = (
     "pwrite64",
     "fdatasync",
     "fsync",
-    "rename",
+    "renameat",
     "ftruncate",
-    "unlink",
+    "unlinkat",
     "mkdir",
+    "mkdirat",
     "mmap",
 )
 READS = ("pread64", "read", "openat")
@@ -141,7 +142,7 @@ def failing(call: str, nth: int, error: str) -> list[str]:
 
 
 def errors(call: str) -> tuple[str, ...]:
-    return ("EIO",) if call in ("read", "pread64", "mkdir", "unlink") else ("EIO", "ENOSPC")
+    return ("EIO",) if call in ("read", "pread64", "mkdir", "mkdirat", "unlinkat") else ("EIO", "ENOSPC")
 
 
 def judged(done: subprocess.CompletedProcess[str], told: str, codes: tuple[int, ...]) -> str:
@@ -161,7 +162,7 @@ def promised_by(done: subprocess.CompletedProcess[str]) -> int:
 def test_a_writer_whose_calls_fail_keeps_what_it_promised(tmp_path: Path, campaign: Any) -> None:
     directory = tmp_path / "j"
     found = concerned(python(WRITER, directory), WRITES, directory)
-    assert {call for call, _ in found} >= {"openat", "pwrite64", "fdatasync", "fsync", "rename", "ftruncate"}
+    assert {call for call, _ in found} >= {"openat", "pwrite64", "fdatasync", "fsync", "renameat", "ftruncate"}
     cases = [(call, nth, error) for call, nth in found for error in errors(call)]
     table: Counter[tuple[str, str, str]] = Counter()
     for call, nth, error in chosen(campaign, cases):

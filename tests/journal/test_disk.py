@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import journal
+from journal import segment
 from journal.storage import disk, replace
+from journal.walk import Walk
 
 
 @pytest.fixture
@@ -39,3 +43,96 @@ def test_a_replaced_file_is_synced_before_its_name(tmp_path: Path, synced: list[
     replace(disk.DiskStorage(tmp_path), "state", b"new")
     assert synced == ["new", "directory"]
     assert (tmp_path / "state").read_bytes() == b"new"
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The directories that were synced, by name, in order."""
+    seen: list[str] = []
+    plain = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(Path(f"/proc/self/fd/{fd}").readlink().name), plain(fd)))
+    return seen
+
+
+def test_a_directory_that_exists_is_synced_too_for_its_maker_may_have_died(tmp_path: Path, named: list[str]) -> None:
+    """Killed between mkdir and the sync of the directory above, somebody leaves a name that a power cut may take."""
+    here = tmp_path.name
+    (tmp_path / "a").mkdir()
+    storage = disk.DiskStorage(tmp_path / "a" / "b" / "c")
+    storage.make_directory("")
+    assert named == [here, "a", "b"]
+    (tmp_path / "a" / "b" / "c" / "d").mkdir()
+    storage.make_directory("d/e")
+    assert named[3:] == ["b", "c", "d"]
+    storage.make_directory("d/e")
+    assert len(named) == 6, "what this storage has synced stays synced"
+    (tmp_path / "a" / "b" / "c" / "d" / "e").rmdir()
+    storage.make_directory("d/e")
+    assert named[6:] == ["b", "c", "d"]
+    assert storage.exists("d/e")
+    storage.lock("writer.lock").release()
+    storage.make_directory("d/e")
+    assert len(named) == 12, "without the lock it may be another tree by now"
+
+
+# -- the directory changes under its writer ----------------------------------------------------------------------------
+
+
+def test_a_journal_renamed_under_its_writer_stays_its_own(
+    tmp_path: Path, small_segments: int, events_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer begins a journal at the old path: neither puts a file, a segment or a removal into the other's."""
+    place, moved = tmp_path / "x", tmp_path / "moved"
+    with journal.open(place) as first:
+        one = first.agent("first")
+        place.rename(moved)
+        with journal.open(place) as second:
+            other = second.agent("second")
+            for step in range(400):
+                first.reward(one, 0, step, 1.0)
+                second.reward(other, 0, step, 2.0)
+            replace(first.storage, "note", b"first")
+            first.sync()
+            second.sync()
+        assert len(first.left) < 5, "its segments are sealed where they are"
+    assert not (place / "note").exists() and (moved / "note").read_bytes() == b"first"
+    for directory, name, value in ((moved, "first", 1.0), (place, "second", 2.0)):
+        storage = disk.DiskStorage(directory)
+        events = events_of(storage)
+        assert [one.kind for one in events] == ["NameGiven"] + ["Rewarded"] * 400, name
+        walk = Walk(storage).run()
+        assert walk.promise.events == 401 and not walk.unsealed
+        assert {event.value for event in events[1:]} == {value}
+    journal.open(moved).close()
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("directory", ["segments", "checkpoints", "history", "snapshots", "quarantine"])
+def test_a_directory_that_became_a_link_is_refused_and_not_written_through(tmp_path: Path, directory: str) -> None:
+    with journal.open(tmp_path / "x") as log:
+        log.append(journal.Custom(name="x"))
+    inside, outside = tmp_path / "x" / directory, tmp_path / "outside"
+    inside.mkdir(exist_ok=True)
+    (inside / "unfinished.tmp").write_bytes(b"kept")
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    before = {path.name: path.read_bytes() for path in outside.iterdir()}
+    with pytest.raises(journal.JournalFailed, match=f"{directory} is a link, and a journal follows none") as refused:
+        journal.open(tmp_path / "x")
+    assert "\n" not in str(refused.value)
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
+    inside.unlink()
+    outside.rename(inside)
+    with journal.open(tmp_path / "x") as log:
+        assert log.next_seq == 1
+
+
+def test_a_journal_that_lies_behind_a_link_is_one(tmp_path: Path) -> None:
+    """The link to the journal's own directory is the user's, who knows where it leads."""
+    (tmp_path / "large").mkdir()
+    (tmp_path / "x").symlink_to(tmp_path / "large")
+    with journal.open(tmp_path / "x") as log:
+        log.append(journal.Custom(name="x"))
+    assert (tmp_path / "large" / segment.path_of(0)).exists()

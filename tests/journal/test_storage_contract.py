@@ -225,6 +225,20 @@ def test_no_link_leads_out_of_the_tree(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             action("link")
     assert (tmp_path / "outside").read_bytes() == b"secret"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"secret")
+    (tmp_path / "tree" / "d").symlink_to(tmp_path / "elsewhere")
+    actions: list[Callable[[str], object]] = [
+        *(storage.read, storage.open, storage.create, storage.stream, storage.lock, storage.remove),
+        *(storage.size, storage.exists, storage.make_directory, lambda path: storage.rename(path, "mine")),
+        lambda path: storage.list("d"),
+        lambda path: storage.sync_directory("d"),
+        lambda path: storage.make_directory("d"),
+    ]
+    for act in actions:
+        with pytest.raises(OSError, match="d is a link, and a journal follows none"):
+            act("d/file")
+    assert [path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()] == [b"secret"]
 
 
 def test_a_create_that_fails_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import journal
 from journal import cell, chain, segment
@@ -198,7 +198,7 @@ class Retiring(DiskStorage):
         super().__init__(place)
         self._retired = retired
 
-    def _path(self, path: str) -> str:
+    def _place(self, path: str) -> Any:
         if path == self._retired:
-            Path(super()._path(path)).unlink(missing_ok=True)
-        return super()._path(path)
+            (Path(self.root) / path).unlink(missing_ok=True)
+        return super()._place(path)
