@@ -173,6 +173,25 @@ def show_compare(out: Console, document: Document) -> None:
         out.print(table)
 
 
+def show_diverge(out: Console, document: Document) -> None:
+    """The verdict, and each episode that is not what it was."""
+    rewinds, compared, diverged = document["rewinds"], document["compared"], document["diverged"]
+    if not rewinds:
+        _say(out, "no agent ever went back to a checkpoint: nothing was done twice")
+        return
+    told = f"{compared:,} episodes were done again after {rewinds:,} rewinds"
+    if diverged:
+        out.print(_status("", "failed", f" {told}, {diverged:,} of them with other rewards"), soft_wrap=True)
+    else:
+        out.print(_status("", "clean", f" {told}, each as before as far as both went"), soft_wrap=True)
+    if document["other"]:
+        _say(out, f"  {document['other']:,} more had other bars or another seed, and were not compared", "yellow")
+    for finding in document["findings"]:
+        _say(out, f"  {finding['words']}", "red")
+    if diverged > len(document["findings"]):
+        _say(out, f"  and {diverged - len(document['findings']):,} more", "red")
+
+
 def show_info(out: Console, document: Document) -> None:
     """Name and value, one per line."""
     writing = document["writing"]

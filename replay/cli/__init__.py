@@ -41,6 +41,7 @@ VERBS: tuple[Callable[..., int], ...] = (
     states.totals,
     proofs.verify,
     proofs.compare,
+    proofs.diverge,
     files.info,
     events.dump,
     events.tail,

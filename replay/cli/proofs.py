@@ -99,6 +99,30 @@ def compare(
     )
 
 
+def diverge(dirs: Dirs, as_json: Json = False) -> int:
+    """Was what was done again after a rewind the same as before?
+
+    Exit 1 where a re-run episode has other rewards than its first run on the same bars, with the same seed.
+    """
+    from replay import divergence, render
+
+    def read(path: str) -> divergence.Report:
+        with render.progress_bar(f"comparing {path}", quiet=as_json, unit="events") as progress:
+            return divergence.diverge(path, progress=progress)
+
+    return answer(
+        dirs,
+        as_json,
+        Reading(
+            read=read,
+            document=divergence.Report.as_document,
+            show=render.show_diverge,
+            merge=divergence.merged,
+            code=lambda document: FINDINGS if document["diverged"] else FINE,
+        ),
+    )
+
+
 def _merged_reports(reports: dict[str, Report]) -> dict[str, Any]:
     order = ("clean", "torn", "corrupt")
     return {
