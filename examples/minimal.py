@@ -1,6 +1,7 @@
-"""The README's example: a training that is recorded, and goes on where it was killed.
+"""The README's example, on bars: a training that is recorded, and goes on where it was killed.
 
-    python examples/minimal.py --dir runs/fx
+    python examples/minimal.py --dir runs/fx                                    # on a random walk
+    python examples/minimal.py --dir runs/gold --data bars --symbol XAUUSD+     # on bars/XAUUSD+_H1_….csv
 
 Press Ctrl-C or kill it, start it again; then ask `journal totals runs/fx`.
 """
@@ -10,18 +11,21 @@ import argparse
 import numpy as np
 
 import agents_adapter
-from agents_adapter import Plan
+from agents_adapter import Plan, datasets
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--dir", required=True, help="the journal's directory; made if there is none")
-options = parser.parse_args()
+options, bars = datasets.parse(parser)
+bars = bars or datasets.random_walk(4800, seed=1)
 
-plan = Plan.from_list([("EURUSD", "H1", i * 240, i * 240 + 240) for i in range(20)], seed=7)
+plan = Plan.round_robin(bars, episode_bars=240, episodes=20, seed=7)
 rng, weights = np.random.default_rng(7), np.zeros(8)
 run = agents_adapter.start(options.dir, config={"lr": 0.01})
 agent = run.agent("LinearQ", state={"weights": weights, "rng": rng})
 for episode in agent.episodes(plan):
-    for _ in range(episode.start, episode.stop):
+    shown = bars[episode.start : episode.stop]
+    episode.observe(shown)
+    for close in shown.close:
         weights += 0.01 * rng.normal(size=8)
-        episode.step(reward=float(weights.sum()))
+        episode.step(reward=float(weights.sum() * close))
 run.finish()

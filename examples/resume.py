@@ -4,9 +4,9 @@
     python examples/resume.py --dir runs/stopped --stop 1500   # kills itself (SIGKILL) at step 1500
     python examples/resume.py --dir runs/stopped               # goes on, and prints the same digest
 
-A Q-learner with linear values trades a random walk. To go on exactly, four things must come back, and each has its
-place: weights and the learner's generator in `state=`, its exploration rate in `track.vars`; and what it draws from
-numpy's global generator needs nothing, that is in every checkpoint.
+A Q-learner with linear values trades a random walk, or the bars that --data and --symbol name. To go on exactly, four
+things must come back, and each has its place: weights and the learner's generator in `state=`, its exploration rate in
+`track.vars`; and what it draws from numpy's global generator needs nothing, that is in every checkpoint.
 """
 
 from __future__ import annotations
@@ -20,18 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import agents_adapter
-from agents_adapter import Bars, Plan
+from agents_adapter import Bars, Plan, datasets
 
 WINDOW = 4
 RATE, DISCOUNT = 0.05, 0.9
-
-
-def make_bars(count: int, seed: int) -> Bars:
-    """A random walk of `count` hourly bars."""
-    rng = np.random.default_rng(seed)
-    close = 1.1 * np.exp(np.cumsum(rng.normal(scale=1e-3, size=count)))
-    prices = np.column_stack([close, close * 1.001, close * 0.999, close, np.ones(count)])
-    return Bars("WALK", "H1", np.arange(count, dtype=np.int64) * 3_600_000_000_000, prices)
 
 
 def features(close: NDArray[np.float64], at: int) -> NDArray[np.float64]:
@@ -40,9 +32,8 @@ def features(close: NDArray[np.float64], at: int) -> NDArray[np.float64]:
     return np.append(returns, 1.0)
 
 
-def train(directory: str, stop: int) -> str:
+def train(directory: str, bars: Bars, stop: int) -> str:
     """Train to the end, or until step `stop` of this process; a digest of the weights."""
-    bars = make_bars(2_000, seed=1)
     plan = Plan.round_robin(bars, episode_bars=100, episodes=40, seed=2)
     weights, rng = np.zeros((2, WINDOW + 1)), np.random.default_rng(3)
     np.random.seed(4)
@@ -76,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", required=True, help="the journal's directory; made if there is none")
     parser.add_argument("--stop", type=int, default=0, help="kill this process at that step of it")
-    options = parser.parse_args()
-    print("weights", train(options.dir, options.stop))
+    options, bars = datasets.parse(parser)
+    print("weights", train(options.dir, bars or datasets.random_walk(2_000, seed=1), options.stop))
 
 
 if __name__ == "__main__":

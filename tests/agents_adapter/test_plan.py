@@ -20,7 +20,12 @@ from journal.errors import EventRejected
 
 def bars(instrument: str, length: int, timeframe: str = "H1") -> Bars:
     ohlcv = np.repeat(1.0 + np.arange(length)[:, None], 5, axis=1)
-    return Bars(instrument, timeframe, np.arange(length) * 3_600_000_000_000, ohlcv)
+    return Bars(
+        instrument,
+        timeframe,
+        np.arange(length) * (1_800_000_000_000 if timeframe == "M30" else 3_600_000_000_000),
+        ohlcv,
+    )
 
 
 ENTRIES = st.builds(
@@ -149,8 +154,8 @@ def test_check_names_what_the_bars_lack() -> None:
         plan.check({"A": bars("A", 100)})
     with pytest.raises(EventRejected, match=r"^plan entry 1: bars \[5, 100\) of A H1 lie outside its 99 bars"):
         plan.check({"A": 99, "B": 9})
-    with pytest.raises(EventRejected, match=r"^plan entry 0: A is planned in H1, its bars are H4"):
-        plan.check({"A": bars("A", 100, "H4"), "B": 9})
+    with pytest.raises(EventRejected, match=r"^plan entry 0: A is planned in H1, its bars are M30"):
+        plan.check({"A": bars("A", 100, "M30"), "B": 9})
 
 
 # -- making plans ------------------------------------------------------------------------------------------------------
