@@ -7,8 +7,8 @@ loads the state, asks for every agent's resume point, appends one reward and syn
 those at the first size: ratios count, times do not. What it had to read (bytes, and files) is counted, not timed; so is
 the memory that it needed, and that of the compaction.
 
-`--steps` rewards make one episode, which tells which bars it saw. `journal compare` needs
-those, so the state has a line for each episode, and only that grows.
+`--steps` rewards make one episode, which tells which bars it saw. `journal compare` needs a line for each of those;
+the snapshot keeps them apart, and opening does not read them.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _rehearse(storage: Storage, manifest: Manifest, keep: int, progress: Progres
         size, sha256 = _write_history(storage, manifest, stretch, _Nowhere(), step)
         notes.append(HistoryNote(stretch.span.path, size, sha256))
         after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
-    after += snapshot.write(_Nowhere(), load(storage), end, notes)[0]
+    after += snapshot.write(_Nowhere(), load(storage, whole=True), end, notes)[0]
     after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[kept - 1 :])
     return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
 
@@ -211,7 +211,7 @@ def _up_to_date(storage: Storage, manifest: Manifest) -> bool:
     if not manifest.base.seq:
         return True
     try:
-        snapshot.read_at(storage, manifest)
+        snapshot.read_at(storage, manifest, whole=True)
     except CorruptJournal:
         return False
     return True
@@ -290,12 +290,12 @@ def _gives_again(storage: Storage, told: Description, step: Callable[[int], None
 def _make_snapshot(storage: Storage, end: Base, notes: list[HistoryNote]) -> str:
     """The snapshot of the whole state, durable; read back before it gets its name."""
     path = snapshot.path_of(end.seq - 1)
-    state = load(storage)
+    state = load(storage, whole=True)
     storage.make_directory(snapshot.DIRECTORY)
     with _renamed(storage, path) as temporary:
         with storage.stream(temporary) as stream:
             snapshot.write(stream, state, end, notes)
-        if snapshot.packed(snapshot.read(storage, temporary).state) != snapshot.packed(state):
+        if snapshot.packed(snapshot.read(storage, temporary, whole=True).state) != snapshot.packed(state):
             raise JournalFailed(
                 f"{storage.name}: {path} does not give the state again; the segments are untouched: "
                 "check memory and disk, and try again"

@@ -16,7 +16,8 @@ from itertools import groupby
 from typing import Any, Final, Literal
 
 from journal.errors import NotComparable
-from replay.state import Agent, SeenBars, State
+from replay.seen import SeenBars
+from replay.state import Agent, State
 from replay.totals import PHASES, Phase
 
 Verdict = Literal["comparable", "not comparable", "not provable"]

@@ -73,16 +73,16 @@ class Contents:
                 self._check_snapshot(self._snapshots.pop(0), found)
 
     def _check_snapshot(self, last: int, found: Found) -> None:
-        from replay.snapshot import path_of, read
+        from replay.snapshot import packed, path_of, read
 
         path = path_of(last)
         try:
-            kept = read(self._storage, path).state
+            kept = read(self._storage, path, whole=True).state
         except CorruptJournal as error:
             if self._storage.exists(path):  # Else a compaction has retired it since it was listed.
                 found(error)
             return
-        if kept.to_payload() != self._state.to_payload():
+        if packed(kept) != packed(self._state):
             found(CorruptJournal(path, 0, last, "this snapshot is not what the events before it give"))
 
 

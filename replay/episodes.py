@@ -19,7 +19,7 @@ from journal import cell
 from journal.errors import CorruptJournal
 from journal.events import kind_name
 from replay.batch import Batch
-from replay.state import SeenBars
+from replay.seen import SeenBars
 from replay.totals import PHASES, Phase
 
 

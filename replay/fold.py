@@ -17,7 +17,8 @@ from journal.errors import CorruptJournal
 from journal.events import kind_name
 from replay.batch import Batch
 from replay.rewards import Rewards
-from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, SeenBars, State
+from replay.seen import SeenBars, SeenList
+from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
 from replay.totals import PHASES, Phase
 
 
@@ -207,7 +208,7 @@ class _Fold(Rewards):
             key = f"{self.state.current_run or ''}/{phase}"
             lineage.ended[key] = lineage.ended.get(key, 0) + 1
             if episode.bars:
-                seen = agent.bars.setdefault(key, [])
+                seen = agent.bars.setdefault(key, SeenList())
                 seen.extend(episode.bars)
                 lineage.bars[key] = len(seen)
 
@@ -280,7 +281,7 @@ class _Fold(Rewards):
                 if agent.checkpoints[-1].run != self.state.current_run:
                     agent.lineage.finished = Lineage().finished
                 for key, seen in agent.bars.items():
-                    del seen[agent.lineage.bars.get(key, 0) :]
+                    seen.cut(agent.lineage.bars.get(key, 0))
 
         return finish
 

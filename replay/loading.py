@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from journal.errors import NotAJournal
+from journal.errors import CorruptJournal, NotAJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
@@ -29,17 +29,29 @@ def storage_of(place: Place) -> Storage:
     return DiskStorage(place)
 
 
-def load(place: Place, at: int | datetime | None = None) -> State:
+def load(place: Place, at: int | datetime | None = None, *, whole: bool = False) -> State:
     """The state after event `at` (all events, if None), or before the first event later than the time `at`.
+
+    The bars that episodes have seen are read when somebody looks at them, and `CorruptJournal` is raised there if their
+    snapshot is damaged; `whole`: they are checked now, and a damaged snapshot is passed over.
 
     A time is compared with the running maximum of the events' times, so a clock that went back does not matter; naive
     ones are local. Raises `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
     """
     storage = storage_of(place)
+    try:
+        return _load(storage, at, whole)
+    except CorruptJournal as error:
+        if whole or not error.path.startswith("snapshots"):
+            raise
+        return _load(storage, at, True)  # A rewind cut the bars of a snapshot that is damaged, or was just retired.
+
+
+def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
     manifest = Manifest.read(storage)
     until = at + 1 if isinstance(at, int) else None
     before_ns = round(at.timestamp() * 1e9) if isinstance(at, datetime) else None
-    state = _start(storage, manifest, until, before_ns)
+    state = _start(storage, manifest, until, before_ns, whole)
     state.storage = storage
     for batch in scan(storage, since=state.events, until=until):
         if before_ns is not None:
@@ -52,12 +64,12 @@ def load(place: Place, at: int | datetime | None = None) -> State:
     return state
 
 
-def _start(storage: Storage, manifest: Manifest, until: int | None, before_ns: int | None) -> State:
+def _start(storage: Storage, manifest: Manifest, until: int | None, before_ns: int | None, whole: bool) -> State:
     """The state of the newest snapshot that may serve; an empty one where there is none."""
     if manifest.base.seq or storage.list("snapshots"):
         from replay.snapshot import newest
 
-        state = newest(storage, manifest, until=until, before_ns=before_ns)
+        state = newest(storage, manifest, until=until, before_ns=before_ns, whole=whole)
         if state is not None:
             return state
     return State(manifest.journal_id)

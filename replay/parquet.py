@@ -3,6 +3,9 @@
 Parquet has checksums for pages, but none for its footer, where schema, offsets and metadata are. So the metadata hold,
 beside one JSON document of ours, the SHA-256 of the whole file with that very field set to zeros. Reading checks it
 before it believes anything else.
+
+What a writer sets apart, behind all rows, is not part of that digest, so that opening the file need not read it; no
+tool looks there. Whoever sets something apart notes its own digest in the document.
 """
 
 from __future__ import annotations
@@ -24,15 +27,18 @@ from journal.errors import CorruptJournal, JournalFailed, UnsupportedFormat
 from journal.storage import Storage
 
 FORMAT: Final = 1
-"""Version of the columns and documents of history and snapshots."""
+"""Version of columns and document, of kinds of files that have no later one of their own."""
 DOCUMENT: Final = b"training_journal"
 """The key of the JSON document in the file's metadata."""
 DIGEST: Final = b"training_journal_sha256"
 """The key of the SHA-256, 64 hexadecimal digits."""
+APART: Final = b"training_journal_apart"
+"""The key of where that begins which is set apart, 16 hexadecimal digits; it ends where the footer begins."""
 
 _ZEROS: Final = b"0" * 64
 # Thrift's compact protocol: key, then field header 0x18 (the next field, a string) and its length, 0x40.
 _FIELD: Final = re.compile(re.escape(DIGEST) + rb"\x18\x40([0-9a-f]{64})")
+_BEGIN: Final = re.compile(re.escape(APART) + rb"\x18\x10([0-9a-f]{16})")
 _CHUNK: Final = 4 << 20
 _FOOTER_MAX: Final = 1 << 30
 """Bytes: a footer that claims more is refused unread."""
@@ -53,10 +59,19 @@ class Writer:
         """Append `table` as one row group."""
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
+    def set_apart(self, data: bytes) -> int:
+        """Put bytes behind all rows; no row may be written after them. Returns their offset."""
+        return self._sink.set_apart(data)
+
     def close(self, document: dict[str, Any]) -> tuple[int, str]:
-        """Write the footer with `document` in it. Returns (size in bytes, SHA-256 of the file in hexadecimal)."""
+        """Write the footer with `document` in it; `format` in it says another version than `FORMAT`.
+
+        Returns (size in bytes, SHA-256 of the file without what was set apart, in hexadecimal).
+        """
         text = json.dumps({"format": FORMAT, **document}, separators=(",", ":"), allow_nan=False)
-        self._writer.add_key_value_metadata({DOCUMENT: text.encode(), DIGEST: _ZEROS})
+        apart = self._sink.apart
+        metadata = {} if apart is None else {APART: b"%016x" % apart}
+        self._writer.add_key_value_metadata({DOCUMENT: text.encode(), **metadata, DIGEST: _ZEROS})
         self._sink.hold()
         self._writer.close()
         return self._sink.finish()
@@ -80,6 +95,8 @@ class _Sink(io.RawIOBase):
         self._hash = hashlib.sha256()
         self._held: bytearray | None = None
         self._size = 0
+        self.apart: int | None = None
+        """Where that begins which is set apart."""
 
     def writable(self) -> bool:
         return True
@@ -95,6 +112,13 @@ class _Sink(io.RawIOBase):
             self._held += view
             self._size += len(view)
         return len(view)
+
+    def set_apart(self, data: bytes) -> int:
+        offset = self._size
+        self.apart = offset if self.apart is None else self.apart
+        self._stream.write(data)
+        self._size += len(data)
+        return offset
 
     def hold(self) -> None:
         """From here on comes the footer: nothing goes to the stream but what `finish` writes."""
@@ -126,29 +150,31 @@ class Checked:
     document: dict[str, Any]
     size: int
     sha256: str
-    """Of the file as it is: what `sha256sum` prints."""
+    """Of the file as it is, without what is set apart: what `sha256sum` prints, where nothing is."""
 
 
-def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema) -> Checked:
+def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema, newest: int = FORMAT) -> Checked:
     """Check the whole file, then open it. `seq` is the first event that is in doubt if it is damaged.
+
+    `newest` is the newest format version of its kind that is read here.
 
     Raises `CorruptJournal` for a missing or damaged file or one with other columns, `UnsupportedFormat` for a newer
     one, `JournalFailed` where a read fails. Memory: the footer.
     """
     with reading(path, seq):
         size = storage.size(path)
-        sha256 = _check(storage, path, size)
+        sha256, footer = _check(storage, path, size)
+        limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
+        # The footer that was checked: Arrow would read it again, and what lies before it too.
+        metadata = pq.ParquetFile(pa.BufferReader(footer), **limits).metadata
         file = pq.ParquetFile(
-            _Source(storage, path, size),
-            page_checksum_verification=True,
-            thrift_string_size_limit=_THRIFT_LIMIT,
-            thrift_container_size_limit=_THRIFT_LIMIT,
+            _Source(storage, path, size), metadata=metadata, page_checksum_verification=True, **limits
         )
         document = json.loads(file.metadata.metadata[DOCUMENT])
         version = document["format"]
-        if isinstance(version, int) and version > FORMAT:
+        if isinstance(version, int) and version > newest:
             raise UnsupportedFormat(
-                f"{path}: written in format {version}, this training-journal reads format {FORMAT}: upgrade it"
+                f"{path}: written in format {version}, this training-journal reads format {newest}: upgrade it"
             )
         if not file.schema_arrow.remove_metadata().equals(schema):
             raise ValueError("its columns are not those of this format")
@@ -179,18 +205,19 @@ def _field(footer: bytes) -> re.Match[bytes] | None:
     return found[-1] if found else None
 
 
-def _check(storage: Storage, path: str, size: int) -> str:
-    """The SHA-256 of the file; `ValueError` where it is not the one written."""
+def _check(storage: Storage, path: str, size: int) -> tuple[str, bytes]:
+    """The SHA-256 of the file, and its footer; `ValueError` where it is not the one written."""
     tail = storage.read(path, max(0, size - 8), 8)
     length = int.from_bytes(tail[:4], "little")
     start = size - 8 - length
     if tail[4:] != b"PAR1" or start < 0 or length > _FOOTER_MAX:
         raise ValueError("it does not end as a Parquet file does")
-    whole = hashlib.sha256()
-    for offset in range(0, start, _CHUNK):
-        whole.update(storage.read(path, offset, min(_CHUNK, start - offset)))
     footer = storage.read(path, start, size - start)
-    field = _field(footer)
+    field, begins = _field(footer), list(_BEGIN.finditer(footer))
+    end = min(start, int(begins[-1][1], 16)) if begins else start
+    whole = hashlib.sha256()
+    for offset in range(0, end, _CHUNK):
+        whole.update(storage.read(path, offset, min(_CHUNK, end - offset)))
     if field is None:
         raise ValueError("it does not hold the SHA-256 of itself")
     zeroed = whole.copy()
@@ -198,7 +225,7 @@ def _check(storage: Storage, path: str, size: int) -> str:
     if zeroed.hexdigest().encode() != field[1]:
         raise ValueError("its SHA-256 does not match")
     whole.update(footer)
-    return whole.hexdigest()
+    return whole.hexdigest(), footer
 
 
 class _Source(io.RawIOBase):

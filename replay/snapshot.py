@@ -3,7 +3,9 @@
     snapshots/<last seq>.parquet      one row per agent: its cumulative totals, for any tool that reads Parquet
 
 The rest of the state is in the file's metadata, with the place in the log where it holds and the SHA-256 of each
-history file that it was folded from. One that is damaged or lost costs time, not data: an older one serves, or history.
+history file that it was folded from. The bars that episodes have seen, which only `journal compare` looks at, are set
+apart in blocks (`replay.seen`), each with its SHA-256 in the state: a snapshot is opened without reading them. One
+that is damaged or lost costs time, not data: an older one serves, or history.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import base64
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -23,9 +26,12 @@ from journal.manifest import Base, Manifest
 from journal.storage import Storage
 from replay.frames import totals_row
 from replay.parquet import Checked, Writer, open_checked, reading
+from replay.seen import ROWS, Block, Place, SeenList
 from replay.state import State
 
 DIRECTORY: Final = "snapshots"
+FORMAT: Final = 2
+"""Version of the columns and the document. In 1 the bars were lines in the state; it is read, and never written."""
 STATE_MAX: Final = 1 << 30
 """Bytes of an unpacked state; more is neither written nor unpacked."""
 _NAME: Final = re.compile(r"(0|[1-9]\d{0,18})\.parquet")
@@ -89,13 +95,13 @@ def seqs(storage: Storage) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
-def packed(state: State) -> bytes:
-    """The whole state as msgpack: equal bytes, equal states, NaN included.
+def packed(state: State, note: Callable[[Block], list[Any]] = lambda block: [block.count, block.sha256]) -> bytes:
+    """The whole state as msgpack: equal bytes, equal states, NaN included. `note` tells what stands for a block.
 
     Raises `JournalFailed` where it holds a number of more than 64 bits, which no honest log gives.
     """
     try:
-        return bytes(msgpack.packb(state.to_payload()))
+        return bytes(msgpack.packb(state.to_payload(lambda seen: [note(block) for block in seen.blocks()])))
     except OverflowError as error:
         raise JournalFailed(f"the state does not fit a snapshot: {error}; the segments stay as they are") from error
 
@@ -105,20 +111,26 @@ def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote
 
     Raises `JournalFailed` where the state is larger than `STATE_MAX`.
     """
-    raw = packed(state)
-    if len(raw) > STATE_MAX:
-        raise JournalFailed(
-            f"the state has {len(raw):,} bytes, a snapshot holds {STATE_MAX:,}: go on in a new journal; this one stays "
-            "readable as it is"
-        )
     rows = [totals_row(agent) for agent in state.agents.values()]
     columns: dict[str, list[Any]] = {field.name: [row.get(field.name) for row in rows] for field in SCHEMA}
     columns["agent"] = list(state.agents)
     columns["last_updated"] = [agent.last_updated_ns or None for agent in state.agents.values()]
     with Writer(stream, SCHEMA) as file:
         file.write(pa.table(columns, schema=SCHEMA))
+
+        def apart(block: Block) -> list[Any]:
+            data = block.packed()
+            return [block.count, block.sha256, file.set_apart(data), len(data)]
+
+        raw = packed(state, apart)
+        if len(raw) > STATE_MAX:
+            raise JournalFailed(
+                f"the state has {len(raw):,} bytes, a snapshot holds {STATE_MAX:,}: go on in a new journal; this one "
+                "stays readable as it is"
+            )
         return file.close(
             {
+                "format": FORMAT,
                 "journal": state.journal_id.hex(),
                 "base": base.as_payload(),
                 "history": [{"path": one.path, "size": one.size, "sha256": one.sha256} for one in history],
@@ -130,24 +142,29 @@ def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote
         )
 
 
-def read(storage: Storage, path: str) -> Snapshot:
-    """The snapshot in this file, every byte of it checked.
+def read(storage: Storage, path: str, *, whole: bool = False) -> Snapshot:
+    """The snapshot in this file, every byte of it checked; the bars, as long as nobody looks, only if `whole`.
 
     Raises `CorruptJournal` (its `seq` is the snapshot's last), `UnsupportedFormat`, `JournalFailed`. Memory: at most
     `STATE_MAX` beside what the file itself takes.
     """
     match = _NAME.fullmatch(path.rpartition("/")[2])
     seq = int(match[1]) if match else 0
-    checked = open_checked(storage, path, seq, SCHEMA)
+    checked = open_checked(storage, path, seq, SCHEMA, FORMAT)
     with reading(path, seq):
-        return _unpack(path, checked)
+        found = _unpack(storage, path, checked)
+    for agent in found.state.agents.values() if whole else ():
+        for seen in agent.bars.values():
+            for _ in seen:
+                pass
+    return found
 
 
-def read_at(storage: Storage, manifest: Manifest, last: int | None = None) -> Snapshot:
+def read_at(storage: Storage, manifest: Manifest, last: int | None = None, *, whole: bool = False) -> Snapshot:
     """The snapshot at `last` (None: where the live log begins), if it is one of this journal. Raises as `read` does."""
     if last is None:
         last = manifest.base.seq - 1
-    found = read(storage, path_of(last))
+    found = read(storage, path_of(last), whole=whole)
     base = found.base
     if found.state.journal_id != manifest.journal_id:
         raise CorruptJournal(found.path, 0, last, "this snapshot belongs to another journal")
@@ -159,19 +176,25 @@ def read_at(storage: Storage, manifest: Manifest, last: int | None = None) -> Sn
 
 
 def newest(
-    storage: Storage, manifest: Manifest, until: int | None = None, before_ns: int | None = None
+    storage: Storage,
+    manifest: Manifest,
+    until: int | None = None,
+    before_ns: int | None = None,
+    *,
+    whole: bool = False,
 ) -> State | None:
     """The state of the newest snapshot that may serve; None where there is none: fold history from its beginning.
 
-    `until`: it holds no event from this seq on; `before_ns`: none later than this time. A damaged snapshot is passed
-    over, with a warning that names it. Raises `JournalFailed` where a read fails, `UnsupportedFormat` for a newer one.
+    `until`: it holds no event from this seq on; `before_ns`: none later than this time; `whole`: as in `read`. A
+    damaged snapshot is passed over, with a warning that names it. Raises `JournalFailed` where a read fails,
+    `UnsupportedFormat` for a newer one.
     """
     for last in seqs(storage):
         # Above the base lies what a killed compaction left, or a log that was set back: the segments tell better.
         if last >= manifest.base.seq or (until is not None and last >= until):
             continue
         try:
-            state = read_at(storage, manifest, last).state
+            state = read_at(storage, manifest, last, whole=whole).state
         except CorruptJournal as error:
             warnings.warn(
                 f"{error.path}: {error.reason}; it was passed over and the state computed from older files: "
@@ -185,7 +208,7 @@ def newest(
     return None
 
 
-def _unpack(path: str, checked: Checked) -> Snapshot:
+def _unpack(storage: Storage, path: str, checked: Checked) -> Snapshot:
     document = checked.document
     size = document["state"]["size"]
     if not 0 <= size <= STATE_MAX:
@@ -196,7 +219,11 @@ def _unpack(path: str, checked: Checked) -> Snapshot:
         if zstandard.frame_content_size(frame) != size:
             raise ValueError("its state has another size than it says")
         raw = zstandard.ZstdDecompressor().decompress(frame)
-        state = State.from_payload(msgpack.unpackb(raw, strict_map_key=False))
+        payload = msgpack.unpackb(raw, strict_map_key=False)
+        if document["format"] == 1:
+            state = State.from_payload(payload)
+        else:
+            state = State.from_payload(payload, lambda notes: _blocks(storage, path, checked.size, notes))
     except (zstandard.ZstdError, msgpack.UnpackException) as error:
         raise ValueError(f"its state cannot be unpacked: {error}") from error
     base = Base.from_payload(document["base"])
@@ -206,3 +233,17 @@ def _unpack(path: str, checked: Checked) -> Snapshot:
     if any((type(one.path), type(one.size), type(one.sha256)) != (str, int, str) for one in history):
         raise ValueError("it notes history files that make no sense")
     return Snapshot(path, state, base, history)
+
+
+def _blocks(storage: Storage, path: str, size: int, notes: list[list[Any]]) -> SeenList:
+    """The blocks that lie where these notes say. Raises `ValueError` where that cannot be."""
+    blocks = []
+    for count, sha256, offset, length in notes:
+        if type(sha256) is not bytes or any(type(one) is not int for one in (count, offset, length)):
+            raise ValueError("it notes bars that make no sense")
+        if not (0 < count <= ROWS and 0 <= offset <= offset + length <= size):
+            raise ValueError("it notes bars that are not in it")
+        blocks.append(Block(count, sha256, Place(storage, path, offset, length)))
+    if any(block.count != ROWS for block in blocks[:-1]):
+        raise ValueError("it notes bars in blocks that are not full")
+    return SeenList(blocks=blocks)

@@ -11,10 +11,12 @@ states of different journals add up.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from replay.intervals import Intervals
+from replay.seen import SeenBars, SeenList
 from replay.totals import PHASES, Phase, Totals, both
 
 if TYPE_CHECKING:
@@ -25,19 +27,6 @@ if TYPE_CHECKING:
 
 EpisodeKey = tuple[Phase, int]
 """(phase, env_index)."""
-
-
-class SeenBars(NamedTuple):
-    """The bars of one episode. `content_hash` is None where they were only declared."""
-
-    episode: int
-    entry: int | None
-    instrument: str
-    timeframe: str
-    start: int
-    stop: int
-    content_hash: bytes | None
-    source: str
 
 
 @dataclass(slots=True)
@@ -129,7 +118,7 @@ class Agent:
     """The clock of each phase that has open episodes."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
     """Of the current lineage, oldest first, without those whose files are retired."""
-    bars: dict[str, list[SeenBars]] = field(default_factory=dict)
+    bars: dict[str, SeenList] = field(default_factory=dict)
     """"run/phase" → what the ended episodes have seen, in order; "/phase" outside any run."""
     runs: list[str] = field(default_factory=list)
     attempts: int = 0
@@ -253,16 +242,19 @@ class State:
         twin.storage = self.storage
         return twin
 
-    def to_payload(self) -> dict[str, Any]:
-        """Itself as plain data for msgpack: numbers, text, bytes, lists, dicts. Lossless."""
+    def to_payload(self, seen: Callable[[SeenList], Any] = list) -> dict[str, Any]:
+        """Itself as plain data for msgpack: numbers, text, bytes, lists, dicts. Lossless.
+
+        `seen` gives what stands for an agent's bars of a run and phase; all of their lines, if it is not given.
+        """
         return {
-            name: _plain(getattr(self, name))
+            name: _plain(getattr(self, name), seen)
             for name in ("journal_id", "events", "last_seq", "last_time_ns", "current_run", "runs", "agents")
         }
 
     @classmethod
-    def from_payload(cls, payload: Any) -> State:
-        """What `to_payload` gave. Raises `ValueError` where the data are none."""
+    def from_payload(cls, payload: Any, seen: Callable[[Any], SeenList] | None = None) -> State:
+        """What `to_payload` gave; `seen` takes back what its one gave. Raises `ValueError` where the data are none."""
         try:
             journal_id = payload["journal_id"]
             if not isinstance(journal_id, bytes):  # bytes(n) would be n zeros, and room for them.
@@ -274,7 +266,7 @@ class State:
                 int(payload["last_time_ns"]),
                 payload["current_run"],
                 {name: _run(run) for name, run in payload["runs"].items()},
-                {name: _agent(agent) for name, agent in payload["agents"].items()},
+                {name: _agent(agent, seen or _lines) for name, agent in payload["agents"].items()},
             )
         except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"no state: {error!r}") from error
@@ -302,7 +294,10 @@ def merge(one: State, other: State) -> State:
                 into.lineage.effective[phase] = into.lineage.effective[phase] + agent.effective[phase]
                 into.spent_closed[phase] = into.spent_closed[phase] + spent[phase]
             for key, seen in agent.bars.items():
-                into.bars.setdefault(key, []).extend(seen)
+                if key in into.bars:
+                    into.bars[key].extend(seen)
+                else:
+                    into.bars[key] = seen.copy()
                 into.lineage.bars[key] = len(into.bars[key])
             for key, count in agent.lineage.ended.items():
                 into.lineage.ended[key] = into.lineage.ended.get(key, 0) + count
@@ -313,20 +308,22 @@ def merge(one: State, other: State) -> State:
     return merged
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, seen: Callable[[SeenList], Any]) -> Any:
+    if isinstance(value, SeenList):
+        return seen(value)
     if isinstance(value, Totals):
         return value.to_payload()
     if isinstance(value, Intervals):
         return value.pairs
     if hasattr(value, "__dataclass_fields__"):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value) if one.name != "storage"}
+        return {one.name: _plain(getattr(value, one.name), seen) for one in fields(value) if one.name != "storage"}
     if isinstance(value, dict):
         # The open episodes' keys are pairs, which msgpack maps and JSON do not hold.
         if value and isinstance(next(iter(value)), tuple):
-            return [[*key, _plain(one)] for key, one in value.items()]
-        return {key: _plain(one) for key, one in value.items()}
+            return [[*key, _plain(one, seen)] for key, one in value.items()]
+        return {key: _plain(one, seen) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(one, seen) for one in value]
     return value
 
 
@@ -336,7 +333,7 @@ def _run(payload: dict[str, Any]) -> Run:
     return Run(**{**payload, "attempts": attempts, "plans": plans})
 
 
-def _agent(payload: dict[str, Any]) -> Agent:
+def _agent(payload: dict[str, Any], seen: Callable[[Any], SeenList]) -> Agent:
     opened = payload["open"] or []
     return Agent(
         **{
@@ -349,9 +346,13 @@ def _agent(payload: dict[str, Any]) -> Agent:
             "checkpoints": [
                 Checkpoint(**{**one, "lineage": _lineage(one["lineage"])}) for one in payload["checkpoints"]
             ],
-            "bars": {key: [SeenBars(*one) for one in seen] for key, seen in payload["bars"].items()},
+            "bars": {key: seen(one) for key, one in payload["bars"].items()},
         }
     )
+
+
+def _lines(payload: Any) -> SeenList:
+    return SeenList(SeenBars(*one) for one in payload)
 
 
 def _open(payload: dict[str, Any]) -> OpenEpisode:

@@ -90,7 +90,7 @@ def compare(
         dirs,
         as_json,
         Reading(
-            read=load,
+            read=lambda path: load(path, whole=True),
             document=alone,
             show=render.show_compare,
             merge=together,

@@ -16,6 +16,7 @@ import pytest
 
 import replay
 from journal import cell, events
+from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
 
@@ -76,3 +77,26 @@ def test_every_kind_of_event_and_mark_is_in_it() -> None:
     raw = b"".join(path.read_bytes() for path in sorted(make.DIRECTORY.glob("segments/*")))
     kinds = {int.from_bytes(raw[at + 4 : at + 6], "little") for at in range(0, len(raw), cell.CELL)}
     assert {cell.REWARDS, cell.RECEIPT, cell.SEGMENT_OPENED, cell.SEGMENT_SEALED} <= kinds
+
+
+def told(storage: Storage) -> list[str]:
+    """Every event as text: a NaN is equal to itself."""
+    return [str(row) for batch in replay.events(storage) for row in batch.to_pylist()]
+
+
+def test_what_the_first_history_and_snapshots_hold_is_what_the_log_held() -> None:
+    """The golden journal, compacted when snapshots kept the bars in their state: both files are read as they are."""
+    compacted = MemoryStorage()
+    for path in (one for one in (HERE / "compacted-1").rglob("*") if one.is_file()):
+        name = path.relative_to(HERE / "compacted-1").as_posix()
+        compacted.make_directory(name.rpartition("/")[0])
+        with compacted.stream(name) as stream:
+            stream.write(path.read_bytes())
+    log = DiskStorage(HERE / "v1")
+    assert replay.load(compacted) == replay.load(log)
+    assert any(agent.bars for agent in replay.load(log).agents.values()), "else this says little"
+    assert told(compacted) == told(log)
+    wrong = {finding.file.partition("/")[0] for finding in replay.verify(compacted, deep=True).findings}
+    assert wrong == {"checkpoints"}, "those were never made"
+    newest = sorted(path.name for path in (HERE / "compacted-1" / "snapshots").iterdir())[-1]
+    assert b'"format":1' in compacted.read(f"snapshots/{newest}")

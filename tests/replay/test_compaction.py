@@ -348,8 +348,8 @@ def test_a_snapshot_that_differs_is_refused(journal_of_two: MemoryStorage, monke
     before = segments(journal_of_two)
     read = snapshot.read
 
-    def misread(storage: Any, path: str) -> snapshot.Snapshot:
-        found = read(storage, path)
+    def misread(storage: Any, path: str, **how: bool) -> snapshot.Snapshot:
+        found = read(storage, path, **how)
         if path.endswith(".tmp"):
             found.state.events += 1
         return found
