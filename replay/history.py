@@ -46,6 +46,16 @@ _ENCODING: Final = {
 }
 
 
+def options_for(schema: pa.Schema) -> dict[str, Any]:
+    """How these columns are written to Parquet: what `replay.parquet.Writer` takes beside the schema."""
+    names = schema.names
+    return {
+        "use_dictionary": [name for name in names if name in _DICTIONARY],
+        "column_encoding": {name: encoding for name, encoding in _ENCODING.items() if name in names},
+        "write_statistics": [name for name in names if name in _SEARCHED],
+    }
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
     """The events [first, last] of a history file, as its name says."""
@@ -123,9 +133,7 @@ class HistoryWriter:
         self._file = Writer(
             stream,
             lossless.SCHEMA,
-            use_dictionary=_DICTIONARY,
-            column_encoding=_ENCODING,
-            write_statistics=_SEARCHED,
+            **options_for(lossless.SCHEMA),
         )
         self._journal_id = journal_id
         self._base = base

@@ -22,6 +22,9 @@ Read = TypeVar("Read")
 DEPTH_MAX: Final = 2
 """How deep below a folder journals are looked for: runs/<project>/<shard>, but not a whole disk by mistake."""
 
+UNFINISHED: Final = ".importing"
+"""What the name of a directory ends with in which an import is not done, or was cut off: no journal yet."""
+
 
 class Named(NamedTuple):
     """The journals that were named. `several`: by a folder, or by more than one path."""
@@ -121,7 +124,11 @@ def _is_journal(place: str) -> bool:
 
 def _below(place: str, depth: int) -> Iterator[str]:
     try:
-        entries = [entry.path for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)]
+        entries = [
+            entry.path
+            for entry in os.scandir(place)
+            if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(UNFINISHED)
+        ]
     except OSError:
         return  # It cannot be looked into; what is named itself will be read, and say why.
     for path in entries:

@@ -40,30 +40,47 @@ def test_the_readmes_example_runs_and_resumes(tmp_path: Path) -> None:
         assert totals.total_steps == expected * 240
 
 
-def test_history_is_read_as_the_document_shows(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def compacted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the journal runs/fx: two compactions, agent A in two episodes of rewards 1.5 and 2.5."""
     from replay.compaction import compact
 
-    text = (ROOT / "docs" / "parquet.md").read_text()
-    with journal.open(tmp_path / "runs" / "fx") as log:
-        for episode in range(2):
+    folder = tmp_path_factory.mktemp("compacted")
+    for episode in range(2):
+        with journal.open(folder / "runs" / "fx") as log:
             log.append(journal.EpisodeStarted(agent="A", episode=episode))
             log.rewards(1, episode, list(range(10)), [1.5 + episode] * 10)
             log.append(journal.EpisodeEnded(agent="A", episode=episode, reason="terminated"))
-    compact(tmp_path / "runs" / "fx")
-    script = tmp_path / "read.py"
-    script.write_text(block(text, "parquet"))
+        compact(folder / "runs" / "fx")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("label", "needs", "shown"),
+    [
+        ("pandas", "pandas", r"A +0 +15.0\n +1 +25.0\n.*agent\nA +2\n"),
+        ("duckdb", "duckdb", r"A +│ +0 +│ +15.0 │\n│ A +│ +1 +│ +25.0 │.*│ A +│ +2 │"),
+        ("polars", "polars", r"A +┆ 0 +┆ 15.0 +│\n│ A +┆ 1 +┆ 25.0 +│.*│ A +┆ 2 +│"),
+        ("query", "pyarrow", r"^10\n$"),
+    ],
+)
+def test_history_and_snapshots_are_read_as_the_document_shows(
+    label: str, needs: str, shown: str, compacted: Path
+) -> None:
+    pytest.importorskip(needs, reason="the tool whose use is shown")
+    script = compacted / f"read_{label}.py"
+    script.write_text(block((ROOT / "docs" / "parquet.md").read_text(), label))
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+        [sys.executable, str(script)], cwd=compacted, check=True, timeout=60, capture_output=True, text=True
     )
-    assert re.search(r"A +0 +15.0\n +1 +25.0\n", done.stdout), done.stdout
-    script.write_text(block(text, "query"))
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
-    )
-    assert done.stdout == "10\n"
+    assert re.search(shown, done.stdout, re.DOTALL), done.stdout
+
+
+def test_every_column_of_history_is_in_the_document(compacted: Path) -> None:
     import pyarrow.parquet as pq
 
-    columns = pq.read_schema(next((tmp_path / "runs" / "fx" / "history").iterdir())).names
+    text = (ROOT / "docs" / "parquet.md").read_text()
+    columns = pq.read_schema(next((compacted / "runs" / "fx" / "history").iterdir())).names
     assert [name for name in columns if f"`{name}`" not in text] == []
 
 

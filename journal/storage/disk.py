@@ -205,6 +205,11 @@ class DiskStorage:
         with self._place(path) as (directory, name):
             os.unlink(name, dir_fd=directory)
 
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory below the tree's own."""
+        with self._place(path) as (directory, name):
+            os.rmdir(name, dir_fd=directory)
+
     def make_directory(self, path: str) -> None:
         if path in self._durable and self.exists(path):
             return

@@ -47,6 +47,8 @@ VERBS: tuple[Callable[..., int], ...] = (
     events.tail,
     files.compact,
     files.copy,
+    files.export,
+    files.import_,
     disk.bench,
 )
 """In the order of `--help`; a verb has its function's name, less an underscore where Python has that word."""

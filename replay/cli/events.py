@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from replay.answers import FINE, complain_of, when
-from replay.cli.options import Dirs, Json
+from replay.cli.options import Dirs, Json, Since, Until
 
 if TYPE_CHECKING:
     from replay.lines import Line
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def dump(
     dirs: Dirs,
-    since: Annotated[str | None, typer.Option(metavar="SEQ|TIME", help="From here on.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="SEQ|TIME", help="Up to here, exclusive.")] = None,
+    since: Since = None,
+    until: Until = None,
     as_json: Json = False,
 ) -> int:
     """Every event and mark, one line each.

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from replay.answers import FINDINGS, FINE, Reading, answer
-from replay.cli.options import Dir, Dirs, Json
+from replay.answers import FINDINGS, FINE, Reading, answer, complain_of, when
+from replay.cli.options import Dir, Dirs, Json, Since, Until, names
 
 
 def info(dirs: Dirs, as_json: Json = False) -> int:
@@ -62,3 +62,70 @@ def copy(
     else:
         render.show_copy(render.console(), document)
     return FINDINGS if document["damaged"] else FINE
+
+
+def export(
+    dirs: Dirs,
+    to: Annotated[str, typer.Option(metavar="FORM", help="parquet, csv, jsonl (events), or json (totals).")],
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Else standard output.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B", help="Only these columns.")] = None,
+    agents: Annotated[str | None, typer.Option(metavar="A,B", help="Only these agents.")] = None,
+    kinds: Annotated[str | None, typer.Option(metavar="A,B", help="Only these kinds of events.")] = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: Json = False,
+) -> int:
+    """Events or totals for other tools.
+
+    All events with all columns can be imported again. The file gets its content at once, when all of it is there.
+    """
+    from replay.documents import SCHEMA, dumps
+    from replay.exporting import FORMS, export_events, export_totals
+    from replay.many import named
+
+    form = next((form for form in FORMS if form == to), None)
+    if form is None:
+        raise typer.BadParameter(f"--to: {to!r} is no form of export: there are {', '.join(FORMS)}")
+    if as_json and output is None:
+        raise typer.BadParameter("--json tells what was written: give --output FILE with it")
+    paths = named(dirs).paths
+    chosen = {"agents": names(agents), "kinds": names(kinds), "since": when(since), "until": when(until)}
+    if form != "json":
+        try:
+            done = export_events(paths, form, output, names(columns), **chosen)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    elif columns is None and all(one is None for one in chosen.values()):
+        done = export_totals(paths, output)
+    else:
+        raise typer.BadParameter("--to json exports totals: no columns, agents, kinds or range of it can be chosen")
+    what = "agents" if form == "json" else "events"
+    if as_json:
+        print(dumps({"schema": SCHEMA, "paths": list(paths), "to": to, "output": output, what: done.written}))
+    elif output is not None:
+        print(f"{done.written:,} {what} are in {output}")
+    return complain_of(done.errors)
+
+
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="What `journal export` wrote: Parquet, CSV, JSON lines.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A new or empty directory.")],
+    as_json: Json = False,
+) -> int:
+    """Exported events as a new journal.
+
+    Each event has the seq, time and content that it had. Checkpoints are no events: no training goes on from it.
+    """
+    from replay import render
+    from replay.documents import SCHEMA, dumps
+    from replay.importing import import_events
+
+    with render.progress_bar(f"importing {source}", quiet=as_json) as progress:
+        done = import_events(source, target, progress)
+    if as_json:
+        print(dumps({"schema": SCHEMA, "path": source, **done._asdict()}))
+    else:
+        print(f"{done.events:,} events are in {done.target}\n  promised up to {done.head.seq}:{done.head.chain}")
+    return FINE

@@ -8,7 +8,7 @@ import typer
 
 from journal.errors import NotComparable
 from replay.answers import FINDINGS, FINE, Reading, answer
-from replay.cli.options import Dirs, Json
+from replay.cli.options import Dirs, Json, names
 
 if TYPE_CHECKING:
     from replay.state import State
@@ -71,11 +71,10 @@ def compare(
     from replay.many import named
     from replay.state import State
 
-    names = None if agents is None else [name.strip() for name in agents.split(",") if name.strip()]
     several = named(dirs).several
 
     def together(states: State | dict[str, State]) -> dict[str, Any]:
-        return compare_document(compare_agents(states, agents=names, run=run))
+        return compare_document(compare_agents(states, agents=names(agents), run=run))
 
     def alone(state: State) -> dict[str, Any]:
         try:
