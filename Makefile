@@ -10,13 +10,15 @@ CUTS ?= 25
 CALLS ?= 6
 EVERY ?= 499
 FUZZ ?= 30
+# Which modules `make mutants` breaks, such as journal.recovery; none named: all that promise.
+MUTANTS ?=
 # Handed on to pytest, as in `make test ARGS="-k torn"`.
 ARGS ?=
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check bench golden crash clean
+.PHONY: help demo test lint check bench golden crash mutants clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +46,9 @@ crash: .venv/installed ## Kills, power cuts, failing calls, damage; longer by KI
 	JOURNAL_KILLS=$(KILLS) JOURNAL_CRASHES=$(CRASHES) JOURNAL_CUTS=$(CUTS) JOURNAL_CALLS=$(CALLS) \
 	  JOURNAL_EVERY=$(EVERY) JOURNAL_FUZZ_SECONDS=$(FUZZ) $(BIN)/python -m pytest tests/crash $(ARGS)
 
+mutants: .venv/installed-mutants ## Break what promises, one thing at a time: which test goes red? Hours; MUTANTS=journal.recovery: minutes
+	$(BIN)/python tests/mutants/run.py $(MUTANTS)
+
 clean: ## Remove everything that was made here, .venv included
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,6 +62,11 @@ clean: ## Remove everything that was made here, .venv included
 .venv/installed-dev: .venv/installed
 	@echo "Installing ruff and mypy into .venv (once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,dev]'
+	@touch $@
+
+.venv/installed-mutants: .venv/installed
+	@echo "Installing cosmic-ray into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,mutants]'
 	@touch $@
 
 .venv/made:

@@ -1,0 +1,171 @@
+"""How many mutants of the modules that promise do the tests kill?
+
+    make mutants                                        # of all of them
+    python tests/mutants/run.py journal.recovery
+    python tests/mutants/run.py journal.recovery --kind removed --kind swapped
+    python tests/mutants/run.py journal.recovery --only sync_directory
+    python tests/mutants/run.py --list journal.chain
+
+What a mutant is: steps.py and generic.py. A survivor must be in docs/mutants.md, with the reason; others are
+findings (exit 1). What was killed is noted in build/mutants/ and not tried again while the module stays as it is, so
+after a test was added the same command tries only what is left; `--all` tries everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutant import KINDS, Mutant
+from steps import step_mutants
+from targets import TARGETS
+from trial import BROKEN, HUNG, KILLED, ROOT, SURVIVED, TIMED_OUT, Bench, Outcome, path_of, warm_up
+
+NOTES = ROOT / "build" / "mutants"
+SURVIVORS = ROOT / "docs" / "mutants.md"
+PATIENCE = (20.0, 5.0)
+"""A trial may compute so many seconds, and so many times what its tests take; if it does not end, thrice that."""
+
+
+def mutants_of(module: str, kinds: tuple[str, ...] = KINDS, only: str = "") -> list[Mutant]:
+    """The mutants of a module, step mutants first: they are worth the most."""
+    path = path_of(module)
+    source = (ROOT / path).read_text(encoding="utf-8")
+    found = [*step_mutants(path, source)]
+    if set(kinds) - {"removed", "swapped", "disarmed", "emptied"}:
+        from generic import generic_mutants  # Late: only these need cosmic-ray.
+
+        found += generic_mutants(path, source)
+    return [one for one in found if one.kind in kinds and only in one.name]
+
+
+def explained(text: str) -> dict[str, str]:
+    """Name of a survivor → why it may live, from the lists in docs/mutants.md."""
+    return dict(re.findall(r"^\* `` ?(.+?) ?`` – (.+)$", text, re.MULTILINE))
+
+
+def main() -> int:
+    """0: every mutant is killed or explained; 1: some are not; 2: the tests fail as they are."""
+    arguments = _arguments()
+    modules = arguments.modules or list(TARGETS)
+    kinds = tuple(arguments.kind or KINDS)
+    if arguments.list:
+        for module in modules:
+            for one in mutants_of(module, kinds, arguments.only):
+                print(f"{one.line:4} {one.kind:9} {one.name}")
+        return 0
+    os.nice(19 - os.nice(0))
+    warm_up()
+    reasons = explained(SURVIVORS.read_text(encoding="utf-8")) if SURVIVORS.exists() else {}
+    findings = 0
+    for module in modules:
+        found = mutants_of(module, kinds, arguments.only)
+        try:
+            files = tuple(arguments.tests or TARGETS.get(module, ()))
+            outcomes = _try_all(module, found, arguments.all, files, arguments.within)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 2
+        findings += _report(module, found, outcomes, reasons)
+    return 1 if findings else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"such as {', '.join(TARGETS)}; all of them")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; may be given again")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only mutants whose name holds this")
+    parser.add_argument("--tests", action="append", metavar="FILE", help="these test files instead of the chosen ones")
+    parser.add_argument(
+        "--within", type=float, default=math.inf, metavar="SECONDS", help="only tests that take at most so long"
+    )
+    parser.add_argument("--all", action="store_true", help="also what was killed before")
+    parser.add_argument("--list", action="store_true", help="name the mutants and try none")
+    return parser.parse_args()
+
+
+def _try_all(
+    module: str, found: list[Mutant], again: bool, files: tuple[str, ...], within: float
+) -> dict[str, Outcome]:
+    source = (ROOT / path_of(module)).read_bytes()
+    notes = NOTES / f"{module}-{sha256(source).hexdigest()[:12]}.jsonl"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Outcome] = {}
+    if notes.exists() and not again:
+        for line in notes.read_text().splitlines():
+            told = json.loads(line)
+            name = told.pop("name")
+            known[name] = Outcome(**told)
+    outcomes = {one.name: known[one.name] for one in found if one.name in known and known[one.name].status == KILLED}
+    left = [one for one in found if one.name not in outcomes]
+    if not left:
+        return outcomes
+    files = tuple(file for file in files if (ROOT / file).exists())
+    bench = Bench(module, files)
+    functions = _functions(source.decode())
+    began, kills = time.monotonic(), Counter[str]()
+    with notes.open("a") as log:
+        for number, one in enumerate(left, 1):
+            around = next((lines for lines in functions if one.line in lines), None)
+            # What killed others in this function first: most mutants die by few bench.
+            reaching = [test for test in bench.reaching(around) if bench.seconds[test] <= within]
+            chosen = sorted(reaching, key=lambda test: bench.seconds[test] / (1 + 10 * kills[test]))
+            limit = PATIENCE[0] + PATIENCE[1] * sum(bench.seconds[test] for test in chosen)
+            outcome = Outcome(SURVIVED, "", 0.0)
+            if chosen:
+                outcome = bench.trial(one.source, chosen, limit)
+                if outcome.status in (TIMED_OUT, HUNG):
+                    outcome = bench.trial(one.source, chosen, 3 * limit)
+            kills[outcome.by] += outcome.status == KILLED
+            outcomes[one.name] = outcome
+            print(json.dumps({"name": one.name, **{s: getattr(outcome, s) for s in Outcome.__slots__}}), file=log)
+            log.flush()
+            if outcome.status != KILLED or sys.stderr.isatty():
+                print(f"{number}/{len(left)} {time.monotonic() - began:.0f} s {outcome.status}: {one.line} {one.name}")
+                sys.stdout.flush()
+    bench.close()
+    return outcomes
+
+
+def _functions(source: str) -> list[range]:
+    """The lines of each function or method that is not inside another one; a mutant elsewhere concerns all bench."""
+    import ast
+
+    found: list[range] = []
+    for node in ast.walk(ast.parse(source)):  # Breadth first: outer ones come first.
+        if isinstance(node, ast.FunctionDef):
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            if not any(first in lines for lines in found):
+                found.append(range(first, (node.end_lineno or first) + 1))
+    return found
+
+
+def _report(module: str, found: list[Mutant], outcomes: dict[str, Outcome], reasons: dict[str, str]) -> int:
+    """Print one line for each kind; returns how many mutants lived without a reason."""
+    bad = 0
+    for kind in KINDS:
+        of_kind = [one for one in found if one.kind == kind]
+        if not of_kind:
+            continue
+        count = Counter(outcomes[one.name].status for one in of_kind)
+        living = [one for one in of_kind if outcomes[one.name].status != KILLED]
+        without = [one for one in living if one.name not in reasons]
+        bad += len(without)
+        ends = ", ".join(f"{count[status]} {status}" for status in (SURVIVED, TIMED_OUT, HUNG, BROKEN) if count[status])
+        print(f"{module} {kind}: {len(of_kind)} made, {count[KILLED]} killed{', ' + ends if ends else ''}")
+        for one in without:
+            print(f"  {path_of(module)}:{one.line}: {outcomes[one.name].status} without a reason: {one.name}")
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())

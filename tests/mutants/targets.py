@@ -1,0 +1,40 @@
+"""Which modules are mutated, and with which tests: those that run in this process, on storage in memory, in seconds.
+
+Tests that start processes of their own would try the module as it is, so they are left out.
+"""
+
+from __future__ import annotations
+
+_LOG = ("tests/journal/test_recovery.py", "tests/journal/test_power_cuts.py")
+_WRITING = (
+    *("tests/journal/test_writer.py", "tests/journal/test_failures.py", "tests/journal/test_spares.py"),
+    *("tests/journal/test_reading.py", "tests/journal/test_context.py", "tests/journal/test_batch.py"),
+)
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "journal.cell": (
+        *("tests/journal/test_cells.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
+        *("tests/golden/test_golden.py", "tests/journal/test_writer.py", *_LOG),
+    ),
+    "journal.segment": (
+        *("tests/journal/test_segment.py", "tests/journal/test_cells.py", "tests/golden/test_golden.py"),
+        *("tests/journal/test_manifest.py", *_LOG, *_WRITING),
+    ),
+    "journal.recovery": (
+        *_LOG,
+        *("tests/journal/test_manifest.py", "tests/journal/test_spares.py", "tests/journal/test_forged.py"),
+        *("tests/replay/test_damaged_history.py", "tests/replay/test_compaction_recovery.py"),
+    ),
+    "replay.compaction": (
+        *("tests/replay/test_compaction.py", "tests/replay/test_compaction_recovery.py"),
+        *("tests/replay/test_damaged_history.py",),
+    ),
+    "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
+    "journal.commit": (*_WRITING, *_LOG),
+    "journal.chain": ("tests/golden/test_golden.py", *_LOG),
+    "journal.evidence": (*_LOG, "tests/journal/test_forged.py"),
+    "journal.manifest": ("tests/journal/test_manifest.py", "tests/golden/test_golden.py", *_LOG),
+    "journal.storage": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py", *_LOG),
+    "journal.storage.disk": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py"),
+}
+"""Module → test files. Those that a promise rests on; the others can be named on the command line with `--tests`."""
