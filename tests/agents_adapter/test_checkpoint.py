@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,7 @@ def test_a_save_that_fails_or_is_interrupted_leaves_no_event_and_no_file(
     assert files(log) == [old.path.removeprefix("checkpoints/")]
     assert log.sync().seq == seq
     assert store.load(old.path, old.sha256) == "old"
+    assert store.save(log, "PPO", 1, "new").retired == (old.path,), "the file that failed is not counted"
 
 
 def test_a_really_full_disk(log: journal.Log, tmp_path: Path) -> None:
@@ -199,6 +201,61 @@ def test_an_interrupted_append_keeps_the_file_only_if_its_event_is_there(
         with pytest.raises(KeyboardInterrupt):
             CheckpointStore(log.storage).save(log, "PPO", 0, {})
     assert len(files(log)) == counted
+
+
+def test_the_event_says_what_was_saved_whose_it_is_and_what_goes(
+    log: journal.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, append, told = CheckpointStore(log.storage, keep=1), log.append, list[Any]()
+    monkeypatch.setattr(log, "append", lambda event: (told.append(event), append(event))[1])
+    saves = [store.save(log, "team", 4, {}), store.save(log, "team", 5, {}, members=["A", "B"])]
+    assert [(e.agent, e.episode, e.path, e.sha256, e.size, e.members, e.retired) for e in told] == [
+        ("team", 4, saves[0].path, saves[0].sha256, saves[0].size, None, None),
+        ("team", 5, saves[1].path, saves[1].sha256, saves[1].size, ["A", "B"], [saves[0].path]),
+    ]
+    assert [one.seq for one in saves] == [1, 2]
+
+
+def test_what_no_event_names_is_swept(log: journal.Log) -> None:
+    store = CheckpointStore(log.storage)
+    named, unnamed = (store.save(log, name, 0, {}) for name in ("PPO", "SAC"))
+    log.storage.create("checkpoints/notes.txt").close()
+    store.sweep({named.path})
+    assert files(log) == sorted([named.path.partition("/")[2], "notes.txt"])
+    assert unnamed.path not in files(log)
+
+
+def test_a_file_that_cannot_be_removed_fails_no_save(log: journal.Log) -> None:
+    storage = Recording(log.storage)
+    store = CheckpointStore(storage, keep=1)
+    store.save(log, "PPO", 0, 0)
+    storage.fail = {"remove": OSError(errno.EACCES, "Permission denied")}
+    saved = store.save(log, "PPO", 1, 1)
+    assert store.load(saved.path, saved.sha256) == 1 and len(saved.retired) == 1
+    storage.fail = {}
+    store.save(log, "PPO", 2, 2)
+    assert len(files(log)) == 2, "it is tried once: the next attempt's sweep takes what is left"
+
+
+def test_two_agents_that_save_at_once_leave_no_retired_file_behind(log: journal.Log) -> None:
+    """While one removes what it retired, the other retires: nothing may be taken from the list that was not removed."""
+    storage = Recording(log.storage)
+    store = CheckpointStore(storage, keep=1)
+    for agent in ("PPO", "SAC"):
+        store.save(log, agent, 0, 0)
+    other = Thread(target=lambda: store.save(log, "SAC", 1, 1))
+    remove = log.storage.remove
+
+    def removing(path: str) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # It waits for this removal: nobody else may be there now.
+        remove(path)
+
+    storage.remove = removing  # type: ignore[attr-defined]
+    store.save(log, "PPO", 1, 1)
+    other.join()
+    assert len(files(log)) == 2 and store._to_remove == []
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------

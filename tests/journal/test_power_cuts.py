@@ -176,6 +176,35 @@ def test_what_recovery_removed_stays_removed(clock: Any) -> None:
         assert storage.crash(Random(seed)).list("segments") == names == ["00000000.seg"]
 
 
+def test_a_segment_is_taken_from_the_list_before_it_is_removed(events_of: EventsOf, clock: Any) -> None:
+    """Listed and begun, but its first cells did not reach the disk. Gone and still listed, it would be missed."""
+    storage = MemoryStorage()
+    with journal.open("memory", storage=storage, clock=clock) as log:
+        log.append(journal.Custom(name="x"))
+    header = Walk(storage).run().last.header  # type: ignore[union-attr]
+    begun = storage.create("segments/00000001.seg", 4096)
+    begun.write(0, replace(header, ordinal=1).pack() + bytes(CELL) + b"a second cell without the first")
+    begun.sync()
+    storage.sync_directory("segments")
+    Manifest.read(storage).with_segments((0, 1)).write(storage)
+    expected = events_of(storage)
+    nth, ended = 0, False
+    while not ended:
+        nth += 1
+        faulty = FaultyStorage(storage.kill())
+        faulty.fail(*CHANGES, nth=nth, kill=True)
+        try:
+            repaired(faulty)
+            ended = True
+        except Killed:
+            pass
+        for after in (faulty.inner.kill(), *(faulty.inner.crash(Random(seed)) for seed in range(5))):  # type: ignore[attr-defined]
+            repaired(after)
+            assert events_of(after) == expected
+            assert (after.list("segments"), Manifest.read(after).segments) == (["00000000.seg"], (0,))
+    assert nth > 5
+
+
 def test_a_failing_step_is_told_and_the_next_try_goes_on(events_of: EventsOf, clock: Any) -> None:
     start = damaged(clock)
     done = start.kill()

@@ -18,7 +18,7 @@ from journal.cell import CELL
 from journal.manifest import Manifest
 from journal.recovery import Recovered, recover
 from journal.storage import Storage
-from journal.storage.faulty import FaultyStorage
+from journal.storage.faulty import CHANGES, FaultyStorage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
 
@@ -114,9 +114,10 @@ def test_recovery_of_a_clean_journal_changes_nothing(clock: Any) -> None:
     storage = MemoryStorage()
     with journal.open("memory", storage=storage, clock=clock) as log:
         log.append(journal.Custom(name="x"))
-    before = image(storage)
-    assert repaired(storage) == Recovered(False, 0, 0, 0, (), None)
+    before, faulty = image(storage), FaultyStorage(storage)
+    assert repaired(faulty) == Recovered(False, 0, 0, 0, (), None)
     assert image(storage) == before
+    assert {kind for kind, _ in faulty.operations} & CHANGES == {"sync", "sync_directory"}
 
 
 def test_recovering_twice_is_recovering_once(clock: Any) -> None:
