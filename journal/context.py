@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from journal import events
+from journal.errors import EventRejected
 
 EpisodeKey = tuple[int, int, int]
 """(agent's number, 1 for eval or 0 for train, env_index)."""
@@ -58,6 +59,23 @@ class Context:
         rule = _RULES.get(kind)
         if rule is not None:
             rule(self, (agent, flags & 1, env_index), episode, payload if isinstance(payload, dict) else {})
+
+    def refuse_contradiction(self, kind: int, flags: int, agent: int, env_index: int, episode: int) -> None:
+        """Raise `EventRejected` where that episode cannot start or end now."""
+        if kind not in (events.EpisodeStarted.kind, events.EpisodeEnded.kind):
+            return
+        open_episode = self.episodes.get((agent, flags & 1, env_index))
+        who = f"{self.name(agent)}, env {env_index}"
+        if kind == events.EpisodeEnded.kind:
+            if open_episode != episode:
+                what = "no episode is open" if open_episode is None else f"episode {open_episode} is the open one"
+                raise EventRejected(f"episode {episode} of {who} cannot end: {what} there")
+        elif open_episode is not None:
+            raise EventRejected(
+                f"episode {episode} of {who} cannot start: episode {open_episode} is open there; end it first"
+            )
+        elif len(self.episodes) >= EPISODES_MAX:
+            raise EventRejected(f"{EPISODES_MAX:,} episodes are open, as many as a journal can follow: end some first")
 
     def as_payload(self) -> dict[str, Any]:
         """Itself as what msgpack and JSON hold."""

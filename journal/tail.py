@@ -21,6 +21,7 @@ from journal.live import LiveSegment, Spares, by_system, failure
 from journal.manifest import Base
 from journal.segment import content_of
 from journal.storage import Storage
+from journal.turn import EXCHANGES, Turn
 
 
 class Clock(Protocol):
@@ -50,10 +51,14 @@ Taken = tuple[Event, int, int, int, int]
 
 
 class Tail:
-    """The log's end, for one writer. Attributes that begin with `_` are guarded by `lock`."""
+    """The log's end, for one writer.
+
+    Attributes that begin with `_` are guarded by `lock`, and those that the fast path changes by the turn as well: who
+    holds the lock shuts the fast path first (`tail_locked`), and opens it again in the end (`_allow`).
+    """
 
     _limit: int
-    """Byte offset where the fast path ends: 0 while something is to be settled first, -1 once nothing may be added."""
+    """Byte offset where the fast path ends: 0 where it is shut, as the lock is held, or for good."""
     _offset: int
     _buffer: Any
     _put: Callable[[Any, int, int, bytes], None]
@@ -63,6 +68,7 @@ class Tail:
         self.time_ns = clock.time_ns
         self._monotonic = clock.monotonic
         self.lock = Mutex()
+        self._turn = Turn()
         self.context = base.context
         self.left: list[Left] = []
         """Oldest first."""
@@ -86,43 +92,47 @@ class Tail:
     def tail(self) -> tuple[LiveSegment, int, int]:
         """(segment, its end in bytes, next seq), as of now."""
         with self.lock:
-            return self.tail_locked()
+            tail = self.tail_locked()
+            self._allow()
+        return tail
 
     def tail_locked(self) -> tuple[LiveSegment, int, int]:
-        """The same, for who holds the lock."""
-        if self._limit == 0:
+        """The same, for who holds the lock; it stays so, as the fast path is shut until who appends opens it."""
+        self._limit = 0
+        self._turn.wait()
+        if self._interrupted is not None or self._switch is not None:
             self._settle()
         return self._segment, self._offset, self._seq
 
     def mark_locked(self, mark: bytes) -> None:
-        """Append a receipt; the lock is held and there is room."""
+        """Append a receipt at the tail that `tail_locked` gave; the lock is held and there is room."""
         offset, seq = self._offset, self._seq
         try:
             self._segment.write(offset, mark)
             self._offset = offset + CELL
         except BaseException as error:
-            self._interrupted, self._limit = (offset, seq, 0, CELL, None), 0
+            self._interrupted = (offset, seq, 0, CELL, None)
             self._settle()
             self._explain(error)
             raise
+        self._allow()
 
     # -- interrupts --------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Finish what an interrupt has cut short, and open the fast path again.
+        """Finish what an interrupt has cut short. The fast path is shut.
 
-        Whoever is interrupted has noted what is to be done and shut the fast path by two stores, between which CPython
-        looks for no signal. So this may be interrupted, too: the next one to hold the lock does it again.
+        Whoever is interrupted has noted what is to be done, by a store next to which CPython looks for no signal. So
+        this may be interrupted, too: the next one to hold the lock does it again.
         """
         self._unwind()
         self._enter()
-        self._allow()
 
     def _allow(self) -> None:
         """Open the fast path, unless the log is closed or has failed (asked last, so that no failure is missed)."""
-        self._limit = self._segment.limit
+        self._limit = self._way
         if self._closed or self._failure is not None:
-            self._limit = -1
+            self._limit = 0
 
     def _unwind(self) -> None:
         """An append was cut short: count the event if its cell is there whole, else leave zeros."""
@@ -166,7 +176,6 @@ class Tail:
 
     def _room(self, needed: int, *, closing: bool = False) -> int:
         """Make room for `needed` bytes of cells; returns the offset. `closing`: what the reserve is kept for."""
-        self._usable()
         segment, offset, seq = self.tail_locked()
         if offset + needed <= segment.limit:
             return offset
@@ -182,7 +191,7 @@ class Tail:
         # The seal of the segment we leave takes the cell at `offset`; the next one begins behind it.
         position = segment.index_of(offset) + 1
         start = spare.begin(content, seq, position, self.time_ns())
-        self._limit, self._switch = 0, (spare, start)
+        self._switch = (spare, start)
         return self.tail_locked()[1]
 
     def _enter(self) -> None:
@@ -203,7 +212,10 @@ class Tail:
         self._buffer = segment.buffer
         self._put = segment.put
         self._salt = segment.header.salt
-        self._base = segment.position - 1
+        self._base = (segment.position & 0xFFFFFFFF) - 1
+        # The fast path takes `_base + (offset >> 6)` for a position's low 32 bits; in nearly all segments it is.
+        straddles = self._base + segment.header.size // CELL > 0xFFFFFFFF
+        self._way = segment.limit if EXCHANGES and not straddles else 0
         self._offset = offset
 
     def _close_files(self) -> None:
@@ -216,7 +228,7 @@ class Tail:
         """Something failed that cannot be taken back: from now on every call raises `JournalFailed`."""
         if self._failure is None:
             self._failure = failure(error, doing) if doing and isinstance(error, OSError) else error
-        self._limit = -1
+        self._limit = 0
 
     def raise_failure(self) -> None:
         """Raise `JournalFailed` if something failed before."""

@@ -21,7 +21,6 @@ from crc32c import crc32c
 from journal import cell, events
 from journal.cell import CELL
 from journal.commit import Commit, Receipt
-from journal.context import EPISODES_MAX
 from journal.errors import DiskFull, EventRejected, JournalError
 from journal.events import Event
 from journal.live import LiveSegment, Spares, failure
@@ -30,12 +29,14 @@ from journal.manifest import Manifest
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock, Tail
+from journal.turn import Turn
 
 if TYPE_CHECKING:
     from journal.recovery import Recovered
 
 Sync = Literal["group", "always", "close"]
 LOCK_PATH = "writer.lock"
+_REWARDED = cell.REWARDED
 
 # Kinds that may use a segment's reserve, so that a full disk does not keep a run from ending properly.
 _CLOSING = frozenset({cell.ATTEMPT_ENDED, cell.RUN_ENDED, cell.EPISODE_ENDED})
@@ -100,27 +101,30 @@ class Log(Tail):
         """
         if type(value) is not float:
             value = events.as_reward(value)
-        with self.lock:
-            offset = self._offset
-            if offset >= self._limit:
-                offset = self._room(CELL)
-            seq = self._seq
-            try:
-                if not 0 < agent <= self._names:
-                    raise EventRejected(_unknown_agent(agent))
-                body = _pack_body(
-                    cell.REWARDED, 0, seq, self.time_ns(), 0, flags, 0, 0, agent, env_index, episode, step, value
-                )
-                self._put(
-                    self._buffer, offset, crc32c(body, self._salt) ^ ((self._base + (offset >> 6)) & 0xFFFFFFFF), body
-                )
-                self._offset = offset + 64
-                self._seq = seq + 1
-            except BaseException as error:
-                self._interrupted, self._limit = (offset, seq, 1, CELL, None), 0
-                self._settle()
-                self._explain(error)
-                raise
+        turn = self._turn
+        taken, turn.taken = turn.taken, True
+        if taken:
+            return self._append_cell(cell.REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
+        offset, seq = self._offset, self._seq
+        if offset >= self._limit:
+            turn.taken = False
+            return self._append_cell(cell.REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
+        try:
+            if not 0 < agent <= self._names:
+                raise EventRejected(_unknown_agent(agent))
+            # By local names: CPython is slow to call as a method what is a built-in function in an instance.
+            time_ns, put = self.time_ns, self._put
+            body = _pack_reward(_REWARDED, seq, time_ns(), flags, agent, env_index, episode, step, value)
+            put(self._buffer, offset, crc32c(body, self._salt) ^ self._base + (offset >> 6), body)
+            self._offset = offset + 64
+            self._seq = seq + 1
+        except BaseException as error:
+            self._interrupted, self._limit = (offset, seq, 1, CELL, None), 0
+            turn.taken = False
+            self.tail()
+            self._explain(error)
+            raise
+        turn.taken = False
         if self._always:
             self._reach(seq)
         return seq
@@ -152,14 +156,13 @@ class Log(Tail):
             seq = self._append_cell(
                 cell.REWARDS,
                 packed.payload,
-                flags=flags,
-                form=packed.form,
-                agent=agent,
-                env_index=packed.env_index,
-                episode=packed.episode,
-                step=packed.step,
-                # The count takes the place of the value: the same 8 bytes.
-                value=_as_double(packed.count),
+                flags,
+                packed.form,
+                agent,
+                packed.env_index,
+                packed.episode,
+                packed.step,
+                _as_double(packed.count),  # The count takes the place of the value: the same 8 bytes.
                 takes=packed.count,
             )
             first = seq if first is None else first
@@ -186,13 +189,13 @@ class Log(Tail):
         return self._append_cell(
             event.kind,
             payload,
-            flags=flags,
-            form=form,
-            agent=number,
-            env_index=getattr(event, "env_index", 0),
-            episode=getattr(event, "episode", 0),
-            step=getattr(event, "step", 0),
-            value=value,
+            flags,
+            form,
+            number,
+            getattr(event, "env_index", 0),
+            getattr(event, "episode", 0),
+            getattr(event, "step", 0),
+            value,
             event=event,
         )
 
@@ -221,7 +224,6 @@ class Log(Tail):
         self,
         kind: int,
         payload: bytes,
-        *,
         flags: int = 0,
         form: int = 0,
         agent: int = 0,
@@ -229,6 +231,7 @@ class Log(Tail):
         episode: int = 0,
         step: int = 0,
         value: float = 0.0,
+        *,
         takes: int = 1,
         event: Event | None = None,
     ) -> int:
@@ -236,19 +239,16 @@ class Log(Tail):
         extent, pad = cell.extent_of(length)
         needed = CELL + extent * CELL
         with self.lock:
-            if self._limit <= 0:
-                # Settled first: what an interrupted append did is part of what this one may contradict.
-                self._usable()
-                self.tail_locked()
+            self._usable()
+            # Settled first: what an interrupted append did is part of what this one may contradict.
+            _, offset, seq = self.tail_locked()
             if isinstance(event, events.NameGiven) and event.number != len(self.context.names) + 1:
                 return self._seq  # Another thread was quicker, and has taken this number.
-            self._refuse_contradiction(kind, flags, agent, env_index, episode)
-            offset = self._offset
-            if offset >= self._limit or offset + needed > self._segment.limit:
+            self.context.refuse_contradiction(kind, flags, agent, env_index, episode)
+            if offset + needed > self._segment.limit:
                 offset = self._room(needed, closing=kind in _CLOSING)
-            seq = self._seq
             try:
-                if agent > self._names or (kind == cell.REWARDS and agent < 1):
+                if agent > self._names or (kind in (cell.REWARDED, cell.REWARDS) and agent < 1):
                     raise EventRejected(_unknown_agent(agent))
                 position = self._base + (offset >> 6)
                 payload_crc = self._checked(payload, position, offset) if length else 0
@@ -276,28 +276,14 @@ class Log(Tail):
                     self._take_in(event, flags, agent, env_index, episode)
             except BaseException as error:
                 taken = None if event is None else (event, flags, agent, env_index, episode)
-                self._interrupted, self._limit = (offset, seq, takes, needed, taken), 0
+                self._interrupted = (offset, seq, takes, needed, taken)
                 self._settle()
                 self._explain(error)
                 raise
+            self._allow()
         if self._always:
             self._reach(seq + takes - 1)
         return seq
-
-    def _refuse_contradiction(self, kind: int, flags: int, agent: int, env_index: int, episode: int) -> None:
-        if kind not in (cell.EPISODE_STARTED, cell.EPISODE_ENDED):
-            return
-        open_episode = self.context.episodes.get((agent, flags & 1, env_index))
-        who = f"{self.context.name(agent)}, env {env_index}"
-        if kind == cell.EPISODE_STARTED and open_episode is not None:
-            raise EventRejected(
-                f"episode {episode} of {who} cannot start: episode {open_episode} is open there; end it first"
-            )
-        if kind == cell.EPISODE_STARTED and len(self.context.episodes) >= EPISODES_MAX:
-            raise EventRejected(f"{EPISODES_MAX:,} episodes are open, as many as a journal can follow: end some first")
-        if kind == cell.EPISODE_ENDED and open_episode != episode:
-            what = "no episode is open" if open_episode is None else f"episode {open_episode} is the open one"
-            raise EventRejected(f"episode {episode} of {who} cannot end: {what} there")
 
     def _checked(self, payload: bytes, position: int, offset: int) -> int:
         """The payload's crc. Raises `EventRejected` where it holds what recovery would take for a promise."""
@@ -354,7 +340,7 @@ class Log(Tail):
             try:
                 with self.lock:
                     segment, _, seq = self.tail_locked()
-                    self._closed, self._limit = True, -1
+                    self._closed = True
                 self._stop()
                 self.raise_failure()
                 if seq == self._seq_opened:
@@ -400,8 +386,8 @@ class Log(Tail):
 
     def _forked(self) -> None:
         """In a forked child: the log is the parent's. Drop lock and map at once."""
-        self.lock, self._closing = Mutex(), Mutex()
-        self._closed, self._limit = True, -1
+        self.lock, self._closing, self._turn = Mutex(), Mutex(), Turn()
+        self._closed, self._limit = True, 0
         self._file_lock.drop()
         self._spares.abandon()
         self._close_files()
@@ -429,6 +415,7 @@ def _as_double(count: int) -> float:
 
 
 _pack_body: Callable[..., bytes] = cell.BODY.pack
+_pack_reward: Callable[..., bytes] = cell.REWARD.pack
 
 
 def _close_all() -> None:

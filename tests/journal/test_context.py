@@ -112,7 +112,7 @@ def test_a_rotation_makes_room_for_the_context_as_well_as_for_the_event(events_o
 
 
 def test_too_many_open_episodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("journal.writer.EPISODES_MAX", 2)
+    monkeypatch.setattr("journal.context.EPISODES_MAX", 2)
     with journal.open("m", storage=MemoryStorage()) as log:
         for env in range(2):
             log.append(journal.EpisodeStarted(agent="a", episode=0, env_index=env))

@@ -263,7 +263,7 @@ def test_an_interrupt_between_store_and_count_is_settled_by_the_next_append(even
     assert [one.kind for one in events_of(storage)] == ["NameGiven", "Rewarded", "EpisodeStarted"]
 
 
-@pytest.mark.parametrize("where", ["_settle", "_unwind", "_take_in", "_allow"])
+@pytest.mark.parametrize("where", ["_settle", "_unwind", "_take_in"])
 def test_an_interrupt_while_settling_an_interrupt_is_settled_as_well(
     where: str, events_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,7 +301,7 @@ def test_an_interrupt_while_going_to_the_next_segment_is_settled_before_anything
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:
         agent = log.agent("a")
-        for where in ("_enter", "_load", "_allow"):
+        for where in ("_enter", "_load"):
             plain = getattr(log, where)
 
             def interrupted(*arguments: Any) -> None:
@@ -314,7 +314,7 @@ def test_an_interrupt_while_going_to_the_next_segment_is_settled_before_anything
             monkeypatch.setattr(log, where, plain)
             for step in range(3):
                 log.reward(agent, 1, step, 1.0)
-    assert [one.kind for one in events_of(storage)] == ["NameGiven"] + ["Rewarded"] * 12
+    assert [one.kind for one in events_of(storage)] == ["NameGiven"] + ["Rewarded"] * 8
 
 
 def test_an_interrupt_after_a_receipt_does_not_fork_the_chain() -> None:
