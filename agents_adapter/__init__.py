@@ -25,7 +25,8 @@ from agents_adapter.bars import Bars
 from agents_adapter.checkpoint import CheckpointStore
 from agents_adapter.episode import Episode
 from agents_adapter.plan import Plan, PlanEntry
+from agents_adapter.plan_env import PlanEnv
 from agents_adapter.run import Run, start
 from agents_adapter.track import Team, Track
 
-__all__ = ["Bars", "CheckpointStore", "Episode", "Plan", "PlanEntry", "Run", "Team", "Track", "start"]
+__all__ = ["Bars", "CheckpointStore", "Episode", "Plan", "PlanEntry", "PlanEnv", "Run", "Team", "Track", "start"]

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agents_adapter import resuming, rng
 from agents_adapter.passes import Pass, Walking
 from journal.errors import EventRejected, JournalFailed, ResumeImpossible
-from journal.events import Rewound
+from journal.events import Phase, Rewound
 from replay.resume import check
 from replay.state import Checkpoint
 
@@ -26,13 +28,28 @@ if TYPE_CHECKING:
     from agents_adapter.plan import Plan
     from agents_adapter.run import Run
     from agents_adapter.state import AgentState
-    from agents_adapter.track import Track
+    from agents_adapter.track import Key, Track
 
 _ANEW = "or start anew with resume='never'"
+_ONE_OR_THE_OTHER = (
+    "in one phase of a run, an agent either walks plans (episodes, evaluate) or has environments that follow one plan "
+    "(PlanEnv)"
+)
 _PATIENCE = 5
 """How many times `checkpoint_every` may pass without a checkpoint before the user is told."""
 _ITERATIONS = "/"
 """Stands beside the names of agents, which hold no '/'."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """A checkpoint's content as of an iteration's beginning, to be saved if resets follow, and nothing else."""
+
+    seq: int
+    """Of the next event, as long as nothing else is recorded."""
+    content: dict[str, Any]
+    unsettled: set[tuple[str, Phase, int]]
+    """What was in the middle of something and was not reset since: agent, phase, env_index."""
 
 
 class Saver:
@@ -50,13 +67,16 @@ class Saver:
         self._team = team
         self._passes: list[Pass] = []
         """Those that this attempt has come to, but for those inside another."""
+        self._followed: dict[tuple[str, Phase], str] = {}
+        """Agent and phase → hash of the plan that a PlanEnv follows there."""
         self._known: list[Pass] = []
         """Those that the restored checkpoint knows."""
         self._walked: list[Walking] = []
         """The pass that is walked now, and those inside it."""
         self._from: Checkpoint | None = None
         """What is to be restored once more, where the loop goes on."""
-        self._saved = self._left_early = self._warned = False
+        self._saved = self._left_early = self._warned = self._in_vain = False
+        self._kept: Kept | None = None
         self._since: Counter[str] = Counter()
         """Since the last save: episodes ended, by member, and iterations."""
 
@@ -225,8 +245,22 @@ class Saver:
             before = [one.length for one in self._passes if (one.who, one.kind) == (current.who, current.kind)]
             walking.first = sum(before)
             if not self.saves:
-                self._check_recorded(walking, plan)
+                for track in walking.tracks:
+                    self._check_recorded(track, current.phase, walking.first, plan)
+            for track in walking.tracks:
+                if (track.name, current.phase) in self._followed:
+                    raise EventRejected(f"{track.name}: {_ONE_OR_THE_OTHER}")
         self._passes.append(current)
+
+    def follow(self, track: Track, plan: Plan, phase: Phase) -> None:
+        """A PlanEnv of `track` follows `plan`: record it. Raises `ResumeImpossible` where it was another."""
+        if self._followed.get((track.name, phase)) == plan.hash:
+            return
+        if (track.name, phase) in self._followed or any(one.kind == phase for one in (*self._passes, *self._known)):
+            raise EventRejected(f"{track.name}: {_ONE_OR_THE_OTHER}")
+        self._check_recorded(track, phase, 0, plan)
+        self._run.record_plan(track.name, phase, plan)
+        self._followed[track.name, phase] = plan.hash
 
     def _check_same(self, known: Pass, current: Pass, plan: Plan | None) -> None:
         who = f"{self.name}: walk number {len(self._passes) + 1} of run {self._run.id}"
@@ -238,16 +272,14 @@ class Saver:
             recorded = self._run.recorded_plans(self.tracks[0].name, current.phase).get(known.plan_hash or "")
             resuming.refuse_plan(recorded, str(known.plan_hash), plan, who)
 
-    def _check_recorded(self, walking: Walking, plan: Plan) -> None:
+    def _check_recorded(self, track: Track, phase: Phase, first: int, plan: Plan) -> None:
         """Without a checkpoint the log tells what was walked: finished entries of another plan are not this one's."""
-        for track in walking.tracks:
-            phase = walking.current.phase
-            finished = track.finished[phase]
-            if any(walking.first + index in finished for index in range(len(plan))):
-                recorded = self._run.recorded_plans(track.name, phase)
-                if recorded and plan.hash not in recorded:
-                    last = next(reversed(recorded))
-                    resuming.refuse_plan(recorded[last], last, plan, f"{track.name}: run {self._run.id}")
+        finished = track.finished[phase]
+        if any(first + index in finished for index in range(len(plan))):
+            recorded = self._run.recorded_plans(track.name, phase)
+            if recorded and plan.hash not in recorded:
+                last = next(reversed(recorded))
+                resuming.refuse_plan(recorded[last], last, plan, f"{track.name}: run {self._run.id}")
 
     def leave(self, walking: Walking) -> None:
         """The pass is over, or the caller left it."""
@@ -267,26 +299,47 @@ class Saver:
             self._since[_ITERATIONS] += 1
         if len(self._walked) > (0 if last else 1):
             return
-        if self._busy():
-            self._postpone()
-        elif self._due() or (last and self._since):
-            self.save()
-
-    def between(self) -> None:
-        """Between two episodes that no plan and no loop asked for: checkpoint 0, and then as it is time to."""
-        if not self._walked and not self._busy():
-            self.settle()
-            if not self._saved or self._due():
+        if not self._busy():
+            if self._due() or (last and self._since):
                 self.save()
+        elif self._due():
+            if iteration and self.saves:
+                self._keep()
+            self._warn_of_none()
+
+    def moved(self) -> bool:
+        """Was anything recorded since `boundary` kept a content?"""
+        return self._kept is None or self._kept.seq != self._run.log.next_seq
+
+    def between(self, track: Track, places: Iterable[Key], moved: bool) -> None:
+        """Before an environment is reset, its episodes ended: save checkpoint 0, and then as it is time to.
+
+        In a loop, what was kept at the iteration's beginning is saved, if all that was in the middle of something has
+        been reset since, and nothing else was recorded (`moved` tells that it was).
+        """
+        if not self._walked:
+            track.resets.difference_update(places)
+            if not self._busy():
+                self.settle()
+                if not self._saved or self._due():
+                    self.save()
+        elif self._kept is not None and not moved:
+            self._kept.seq = self._run.log.next_seq
+            self._kept.unsettled.difference_update((track.name, *place) for place in places)
+            if not self._kept.unsettled:
+                self._in_vain = False
+                self._write(self._kept.content)
 
     def save(self) -> None:
         """Save a checkpoint; it is on disk, with its event, when this returns.
 
         What `save=` or a `state_dict` raises passes through, and then nothing was recorded.
         """
-        run = self._run
-        if not self.saves or run.recorder.failure is not None:
-            return
+        if self.saves and self._run.recorder.failure is None:
+            self._write(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """What a checkpoint holds, as of now."""
         parts = [
             {"state": state.capture(), "vars": track.vars, "environments": track.environments.capture()}
             for track, state in zip(self.tracks, self._states, strict=True)
@@ -295,6 +348,11 @@ class Saver:
         content: dict[str, Any] = {"members": dict(zip(names, parts, strict=True))} if self._team else parts[0]
         content["passes"] = [one.to_payload() for one in self._passes]
         content["rng"] = rng.capture_global()
+        return content
+
+    def _write(self, content: dict[str, Any]) -> None:
+        run, names = self._run, [track.name for track in self.tracks]
+        self._kept = None
         try:
             episode = self.tracks[0].next_number["train"]
             run.store.save(run.log, self.name, episode, content, names if self._team else None)
@@ -313,14 +371,25 @@ class Saver:
         """Is an episode open, or an environment reset for the next one?"""
         return any(track.open or track.resets for track in self.tracks)
 
-    def _postpone(self) -> None:
+    def _unsettled(self) -> set[tuple[str, Phase, int]]:
+        """What is to be reset before anything can be saved."""
+        return {(track.name, *place) for track in self.tracks for place in (*track.open, *track.resets)}
+
+    def _keep(self) -> None:
+        """Keep what would be saved. It costs a copy: where one was in vain, the next waits as a checkpoint would."""
+        if self._kept is not None:
+            self._kept, self._in_vain = None, True
+        if not self._in_vain or self._since[_ITERATIONS] % self._run.checkpoint_every == 0:
+            self._kept = Kept(self._run.log.next_seq, deepcopy(self._content()), self._unsettled())
+
+    def _warn_of_none(self) -> None:
         missed = max(self._since.values(), default=0)
         if missed >= _PATIENCE * self._run.checkpoint_every and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self.name}: no checkpoint could be saved for {missed} episodes or iterations: whenever one was due, "
-                "an episode was open or its environment already reset; a resume does all of it again. Let iterations "
-                "end where episodes end, and reset at their beginning",
+                "an episode was open or its environment already reset; a resume does all of it again. Let each "
+                "iteration begin with a reset of its environment",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents_adapter import passes
+from agents_adapter.environments import Environments
 from agents_adapter.episode import Episode
 from agents_adapter.plan import Plan
-from agents_adapter.wrap import Environments, RecordedEnvironment, Shown
+from agents_adapter.proxy import as_seed
+from agents_adapter.vector import RecordedVector
+from agents_adapter.wrap import RecordedEnvironment, Shown
 from journal.errors import EventRejected
 from journal.events import MetricLogged, Phase, check_count
 from replay.intervals import Intervals
@@ -23,8 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from agents_adapter.plan import PlanEntry
+    from agents_adapter.plan_env import PlanEnv
     from agents_adapter.run import Run
     from agents_adapter.saver import Saver
+
+Key = tuple[Phase, int]
+"""Phase and env_index: a place where one episode can be open."""
 
 AnyPlan = Plan | Iterable[Any]
 """A plan, or a list of what `Plan` takes."""
@@ -42,10 +49,10 @@ class Track:
         self.recorder = run.recorder
         self.number = run.recorder.agent(name)
         """The name's number in this journal."""
-        self.open: dict[tuple[Phase, int], Episode] = {}
-        self.resets: set[tuple[Phase, int]] = set()
-        """Wrapped environments that were reset and not stepped since."""
+        self.open: dict[Key, Episode] = {}
         """(phase, env_index) → its open episode."""
+        self.resets: set[Key] = set()
+        """Wrapped environments that were reset and not stepped since; vector environments that were reset."""
         self.next_number: dict[Phase, int] = dict.fromkeys(PHASES, 0)
         self.finished: dict[Phase, Intervals] = {phase: Intervals() for phase in PHASES}
         """Entries that earlier attempts of this run have finished."""
@@ -85,13 +92,17 @@ class Track:
     def wrap(self, env: Any, bars: Shown | None = None, *, phase: Phase = "train") -> Any:
         """The environment, recording: each reset starts an episode, each step records its reward.
 
-        For Gymnasium's five values and the older four; see `agents_adapter.wrap`. `bars` tells what an environment
-        that chooses its own bars has shown: called with `env` at an episode's end, it returns Bars or (DataFrame,
-        instrument, timeframe). The generators in `env` travel in the checkpoints. Raises `EventRejected` for what is
-        no environment.
+        For Gymnasium's five values and the older four (`agents_adapter.wrap`), and for vector environments
+        (`agents_adapter.vector`). `bars` tells what an environment that chooses its own bars has shown: called with
+        `env` (of a vector environment: and the number of the sub-environment) at an episode's end, it returns Bars or
+        (DataFrame, instrument, timeframe). The generators in `env` travel in the checkpoints. Raises `EventRejected`
+        for what is no environment, and `ResumeImpossible` where it is another than in the checkpoint.
         """
         self.check_open()
-        return RecordedEnvironment(env, self, bars, phase)
+        if bars is not None and not callable(bars):
+            raise EventRejected("bars= is a function: given the environment, it returns the bars of the episode")
+        recorded = RecordedEnvironment if getattr(env, "num_envs", None) is None else RecordedVector
+        return recorded(env, self, bars, phase)
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers beside the rewards, at `step`: whatever the caller counts; the episode's number, if None.
@@ -169,10 +180,29 @@ class Track:
         self.open.pop((episode.phase, episode.env_index), None)
         self.saver.episode_ended(self)
 
-    def between_episodes(self) -> None:
-        """A wrapped environment is about to be reset, outside any plan."""
+    def start_followed(self, place: Key, follows: PlanEnv, seed: Any) -> Episode:
+        """The same, of the entry that a PlanEnv was reset to; `seed` was the caller's."""
+        entry, position = follows.plan_entry, follows.plan_position
+        return self.start_episode(
+            place[0],
+            env_index=place[1],
+            entry=entry,
+            index=position % len(follows.plan),
+            position=position,
+            seed=as_seed(seed),
+        )
+
+    def before_reset(self, places: Iterable[Key], ending: Iterable[Episode]) -> None:
+        """Wrapped environments are about to be reset: `ending` end, and a checkpoint may be saved.
+
+        `places` are those of which nothing is left from before.
+        """
         self.check_open()
-        self.saver.between()
+        moved = self.saver.moved()
+        for episode in ending:
+            episode.end()
+        if self.planned is None:
+            self.saver.between(self, places, moved)
 
     def _walk(self, plan: AnyPlan, phase: Phase) -> Iterator[Episode]:
         self.check_open()

@@ -40,6 +40,17 @@ def test_the_readmes_example_runs_and_resumes(tmp_path: Path) -> None:
         assert totals.total_steps == expected * 240
 
 
+def test_the_vector_loop_of_the_adapters_runs_as_shown(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium", reason="the example is one of Gymnasium's")
+    script = tmp_path / "train.py"
+    script.write_text(block((ROOT / "docs" / "adapters.md").read_text(), "example"))
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60)
+    import replay
+
+    agent = replay.load(tmp_path / "runs" / "vector").agents["Random"]
+    assert agent.next_episode["train"] >= 4 * 20 and len(agent.checkpoints) == 3
+
+
 @pytest.fixture(scope="module")
 def compacted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the journal runs/fx: two compactions, agent A in two episodes of rewards 1.5 and 2.5."""

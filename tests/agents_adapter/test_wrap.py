@@ -116,19 +116,14 @@ def test_a_step_without_a_reset_is_refused_before_the_environment_moves(track: T
 
 
 def test_what_is_no_environment_is_refused(track: Track) -> None:
-    class Vector(Short):
-        num_envs = 4
 
     with pytest.raises(EventRejected, match="needs reset"):
         track.wrap(object())
-    with pytest.raises(EventRejected, match="vector"):
-        track.wrap(Vector())
     with pytest.raises(EventRejected, match="bars="):
         track.wrap(Short(), bars="EURUSD")  # type: ignore[arg-type]
     env = track.wrap(Short(values=5))
-    env.values = 3
-    env.step_ = env.reset()
-    env._recorded_env.step = lambda action: (0, 1.0, False)
+    env.reset()
+    env.step = lambda action: (0, 1.0, False)
     with pytest.raises(EventRejected, match="3 values"):
         env.step(0)
 

@@ -1,0 +1,239 @@
+"""Vector environments: many sub-environments that step together, each an env_index with episodes of its own.
+
+    step     one batch of rewards for the sub-environments that moved, then the ends of those whose episodes are over
+    after an end, by the environment's autoreset mode:
+        next step   the next step is that sub-environment's reset: its action, its reward are none, nothing is recorded
+        same step   it was reset within the step: the next one starts its next episode
+        disabled    it is to be reset by the caller: reset(options={"reset_mask": …}), or all together
+
+The mode is what Gymnasium tells in `env.metadata["autoreset_mode"]`; where nothing is told it is next step, as
+Gymnasium has it, and same step where a step returns the four values of Stable-Baselines3's vector environments.
+
+Once reset, a vector environment is always in the middle of some episode: a checkpoint lies only where all of it is
+reset. So a training resumes exactly where each iteration of `track.loop` begins with `env.reset()`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents_adapter.environments import sub_environments
+from agents_adapter.plan_env import followed_by
+from agents_adapter.proxy import Proxy, as_seed
+from agents_adapter.wrap import Shown, as_bars, not_a_step
+from journal.batch import as_values
+from journal.cell import EVAL
+from journal.errors import EventRejected
+from journal.events import Phase, check_count
+
+if TYPE_CHECKING:
+    from agents_adapter.episode import Episode
+    from agents_adapter.track import Track
+
+Mode = Literal["next step", "same step", "disabled"]
+_MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same step", "Disabled": "disabled"}
+_NOT_PLANNED: Final = (
+    "a vector environment inside episodes() or evaluate(), which walk one episode at a time: wrap each sub-environment "
+    "in a PlanEnv(env, plan, part=(i, n)) instead"
+)
+
+
+class RecordedVector(Proxy):
+    """The vector environment, with its resets and steps recorded. Made by `track.wrap`."""
+
+    def __init__(self, env: Any, track: Track, bars: Shown | None, phase: Phase) -> None:
+        super().__init__(env)
+        self.__dict__["_journal_subs"] = SubEnvironments(env, track, bars, phase)
+
+    def reset(self, *args: Any, **kwargs: Any) -> Any:
+        """The environment's reset: of all, or of those in `options["reset_mask"]`. Raises as for one environment."""
+        subs: SubEnvironments = self._journal_subs
+        mask = (kwargs.get("options") or {}).get("reset_mask")
+        subs.before_reset(mask)
+        result = self._journal_env.reset(*args, **kwargs)
+        subs.was_reset(mask, kwargs.get("seed"))
+        return result
+
+    def step(self, actions: Any) -> Any:
+        """The environment's step.
+
+        Raises `EventRejected` before it moves where a sub-environment was not reset, and after it where the result or
+        the rewards are not what a vector step gives; `JournalClosed`, `JournalFailed`.
+        """
+        self._journal_subs.begin()
+        return self._journal_subs.take(self._journal_env.step(actions))
+
+    def step_async(self, actions: Any) -> Any:
+        """The environment's first half of a step, where it has one. Raises as `step` does, before it moves."""
+        self._journal_subs.begin()
+        return self._journal_env.step_async(actions)
+
+    def step_wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Its second half. Raises as `step` does, after it."""
+        return self._journal_subs.take(self._journal_env.step_wait(*args, **kwargs))
+
+    def __repr__(self) -> str:
+        return f"<recorded {self._journal_env!r}>"
+
+
+class SubEnvironments:
+    """Which episode is open in each sub-environment, and what a vector step means for them."""
+
+    def __init__(self, env: Any, track: Track, bars: Shown | None, phase: Phase) -> None:
+        check_count(env.num_envs, f"num_envs of {env!r:.60}")
+        self._env, self._track, self._bars, self._phase = env, track, bars, phase
+        self._flags = EVAL if phase == "eval" else 0
+        count = self._count = int(env.num_envs)
+        told = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
+        self._mode: Mode | None = _MODES.get(str(getattr(told, "value", told)))
+        if bars is not None and self._mode == "same step":
+            raise EventRejected("bars= of an environment that resets within the step: its bars are gone when asked for")
+        self._first = track.environments.add(env, phase, count)
+        subs = sub_environments(env)
+        self._plans = [followed_by(sub, track, phase) for sub in subs] if len(subs) == count else [None] * count
+        self._episodes: list[Episode | None] = [None] * count
+        """The open ones."""
+        self._seeds: list[int | None] = [None] * count
+        self._index = np.arange(self._first, self._first + count, dtype=np.uint64)
+        self._number = np.zeros(count, dtype=np.uint64)
+        self._steps = np.zeros(count, dtype=np.uint64)
+        """Number of each open episode, and the steps in it."""
+        self._fresh: list[int] = []
+        """Those that were reset and not stepped since, ascending."""
+        self._over = np.ones(count, dtype=bool)
+        """Those whose episode is over and that were not reset since."""
+        self._some_over = self._waiting = True
+
+    # -- resets ------------------------------------------------------------------------------------------------------
+
+    def before_reset(self, mask: Any) -> None:
+        """Those in `mask` (all, if None) are about to be reset: their episodes end."""
+        self._check_unplanned()
+        ending = []
+        for i in self._chosen(mask):
+            episode = self._episodes[i]
+            if episode is not None and self._steps[i]:
+                ending.append(self._closed(i))
+        keys = [(self._phase, self._first + i) for i in range(self._count)] if mask is None else []
+        self._track.before_reset(keys, ending)
+
+    def was_reset(self, mask: Any, seed: Any) -> None:
+        """Those in `mask` (all, if None) were reset, with this seed or these seeds."""
+        listed = isinstance(seed, (list, tuple))
+        # A native vector environment has one generator; Gymnasium's others give each sub-environment a seed one higher.
+        apart = not listed and hasattr(getattr(self._env, "unwrapped", None), "env_fns")
+        for i in self._chosen(mask):
+            given = as_seed(seed[i] if listed else seed)
+            self._seeds[i] = given + i if given is not None and apart else given
+            self._over[i] = False
+        self._fresh = sorted({*self._fresh, *self._chosen(mask)})
+        self._mark()
+        self._track.resets.add((self._phase, self._first))
+
+    def _chosen(self, mask: Any) -> list[int]:
+        return list(range(self._count)) if mask is None else np.flatnonzero(mask).tolist()
+
+    def _check_unplanned(self) -> None:
+        if self._track.planned == self._phase:
+            raise EventRejected(f"{self._track.name}: {_NOT_PLANNED}")
+
+    def _mark(self) -> None:
+        """Note what is asked at every step."""
+        self._some_over = bool(self._over.any())
+        self._waiting = self._some_over and self._mode == "disabled"
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A step is about to be taken: start the episodes of those that were reset."""
+        if self._waiting:
+            self._track.check_open()
+            told = np.flatnonzero(self._over).tolist()
+            raise EventRejected(
+                f"{self._track.name}: step() of sub-environments {told[:10]} whose episode is over: call reset() first"
+            )
+        if self._fresh:
+            self._check_unplanned()
+            for i in self._fresh:
+                if self._episodes[i] is None:
+                    self._start(i)
+            self._fresh = []
+
+    def take(self, result: Any) -> Any:
+        """Record what a vector step gave, and return it."""
+        rewards, terminated, truncated = self._read(result)
+        ended = terminated | truncated
+        number, steps, index = self._number, self._steps, self._index
+        if self._some_over:
+            live = np.flatnonzero(~self._over)
+            ended &= ~self._over
+            rewards, number, steps, index = rewards[live], number[live], steps[live], index[live]
+        if len(rewards):
+            self._track.recorder.rewards(self._track.number, number, steps, rewards, index, self._flags)
+        if self._some_over:
+            self._steps[live] += 1
+            # Next step's mode, else the step was refused: this step was their reset.
+            self._fresh = np.flatnonzero(self._over).tolist()
+            self._over[:] = False
+            self._mark()
+        else:
+            self._steps += 1
+        if ended.any():
+            self._end(np.flatnonzero(ended).tolist(), terminated)
+        return result
+
+    def _read(self, result: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """(rewards, terminated, truncated), each of shape (n,); the rewards are a copy."""
+        values = len(result) if isinstance(result, (tuple, list)) else 0
+        if values == 5:
+            _, rewards, terminated, truncated, _ = result
+        elif values == 4:
+            _, rewards, done, infos = result
+            cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
+            terminated, truncated = np.asarray(done, dtype=bool) & ~np.array(cut), np.asarray(done, dtype=bool) & cut
+            if self._mode is None:
+                self._mode = "same step"
+        else:
+            raise not_a_step(self._env, result)
+        real = as_values(rewards)
+        ends = [np.asarray(one, dtype=bool) for one in (terminated, truncated)]
+        for one in (real, *ends):
+            if one.shape != (self._count,):
+                raise EventRejected(
+                    f"step() of {self._env!r:.60} returned rewards or ends of shape {one.shape}: "
+                    f"give one for each of its {self._count} sub-environments"
+                )
+        return real, ends[0], ends[1]
+
+    def _start(self, i: int) -> None:
+        track, follows, bars = self._track, self._plans[i], self._bars
+        place = self._phase, self._first + i
+        if follows is None:
+            episode = track.start_episode(place[0], env_index=place[1], seed=self._seeds[i])
+        else:
+            episode = track.start_followed(place, follows, self._seeds[i])
+        self._seeds[i] = None
+        if bars is not None:
+            episode.shown = lambda: as_bars(bars(self._env, i))
+        self._episodes[i] = episode
+        self._number[i], self._steps[i] = episode.number, 0
+
+    def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
+        for i in those:
+            self._closed(i).end("terminated" if terminated[i] else "truncated")
+        if self._mode == "same step":
+            self._fresh = those
+        else:
+            self._over[those] = True
+            self._mark()
+
+    def _closed(self, i: int) -> Episode:
+        """The episode of sub-environment `i`, which is to end, with its steps counted."""
+        episode = self._episodes[i]
+        assert episode is not None, "what moved has an episode"
+        episode.steps = int(self._steps[i])
+        self._episodes[i] = None
+        return episode
