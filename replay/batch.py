@@ -54,6 +54,8 @@ class Batch:
     """Row → msgpack payload, for the rows that carry one."""
     path: str = segment.DIRECTORY
     """The file that holds them."""
+    heads: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
+    """Of a segment: each event's first seq and its cell's place there; history has no byte for an event."""
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -68,6 +70,10 @@ class Batch:
         content = events.unpack(raw) if raw else {}
         return content if isinstance(content, dict) else {}
 
+    def offset(self, seq: int) -> int:
+        """Where in its file an event of this batch lies, in bytes; 0 in a file of history."""
+        return 0 if self.heads is None else _offset(*self.heads, seq)
+
     def cut(self, start: int, stop: int) -> Batch:
         """The rows [start, stop)."""
         columns: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in COLUMNS}
@@ -78,6 +84,7 @@ class Batch:
             names=self.names,
             payloads={row - start: raw for row, raw in self.payloads.items() if start <= row < stop},
             path=self.path,
+            heads=self.heads,
         )
 
     def take(self, rows: NDArray[np.int64]) -> Batch:
@@ -91,7 +98,13 @@ class Batch:
             names=self.names,
             payloads={place[row]: raw for row, raw in self.payloads.items() if row in place},
             path=self.path,
+            heads=self.heads,
         )
+
+
+def _offset(first: NDArray[np.uint64], place: NDArray[np.int64], seq: int) -> int:
+    """The byte of the cell that holds event `seq`: the last one that begins at or before it."""
+    return (int(place[np.searchsorted(first, np.uint64(seq), side="right") - 1]) + 1) * cell.CELL
 
 
 class Runs:
@@ -100,13 +113,15 @@ class Runs:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._ids: list[str] = []
+        self.row = 0
+        """The row that is looked at, for who must say which one it was."""
 
     def column(self, kind: NDArray[np.uint16], payloads: dict[int, bytes]) -> tuple[NDArray[np.int32], list[str]]:
         """The run column of the next rows, and the list it points into."""
         column = np.full(len(kind), self._number(self.context.run), dtype=np.int32)
         rare = np.flatnonzero(np.isin(kind, (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.NAME_GIVEN)))
         for row in rare.tolist():
-            code = int(kind[row])
+            self.row, code = row, int(kind[row])
             raw = payloads.get(row)
             self.context.apply(code, 0, 0, 0, 0, events.unpack(raw) if raw else None)
             # A run's last event still belongs to it.
@@ -158,8 +173,17 @@ def unpack(piece: Piece, runs: Runs) -> Batch:
     try:
         run, ids = runs.column(columns["kind"], payloads)
     except ValueError as error:
-        raise CorruptJournal(piece.path, 0, piece.seq, str(error)) from error
-    return Batch(**columns, run=run, runs=ids, names=runs.context.names, payloads=payloads, path=piece.path)
+        seq = int(columns["seq"][runs.row])
+        raise CorruptJournal(piece.path, _offset(found["seq"], heads, seq), seq, str(error)) from error
+    return Batch(
+        **columns,
+        run=run,
+        runs=ids,
+        names=runs.context.names,
+        payloads=payloads,
+        path=piece.path,
+        heads=(np.ascontiguousarray(found["seq"]), heads),
+    )
 
 
 def _expand(piece: Piece, heads: arrays.Index, found: arrays.Cells, is_batch: NDArray[np.bool_]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class _Fold(Rewards):
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             seq, kind = int(self.batch.seq[self._row]), kind_name(int(self.batch.kind[self._row]))
             reason = f"the {kind} of seq {seq} makes no sense: {' '.join(str(error).split())[:200]}"
-            raise CorruptJournal(self.batch.path, 0, seq, reason) from error
+            raise CorruptJournal(self.batch.path, self.batch.offset(seq), seq, reason) from error
 
     def _take_in(self) -> None:
         rewarded = self.batch.kind == cell.REWARDED

@@ -19,6 +19,7 @@ import pytest
 import journal
 import replay
 from agents_adapter import CheckpointStore, codec
+from journal.cell import CELL
 from journal.storage.disk import DiskStorage
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -134,20 +135,34 @@ def test_a_segments_path_never_leads_outside(tmp_path: Path, listed: str) -> Non
 
 
 @pytest.mark.parametrize("config", [7, "PPO", [[1]], [None]])
-def test_an_event_whose_fields_make_no_sense_is_refused_with_its_seq(config: Any) -> None:
+def test_an_event_whose_fields_make_no_sense_is_refused_with_its_place(config: Any) -> None:
     """The checksums of a log that another program wrote may all be right: what is in it need not be."""
     from journal.storage.memory import MemoryStorage
 
     storage = MemoryStorage()
-    with journal.open("m", storage=storage) as log:
-        log.append(journal.Custom(name="good"))
+    with journal.open("m", storage=storage, sync="close") as log:
+        log.rewards(log.agent("a"), 0, range(9), [1.0] * 9)
         payload = journal.events.pack({"config": config, "run": "r"}, "")
-        log._append_cell(journal.RunStarted.kind, payload)
+        seq, offset = log._append_cell(journal.RunStarted.kind, payload), log.tail()[1] - 2 * CELL
     with pytest.raises(journal.CorruptJournal, match="makes no sense") as caught:
         replay.load(storage)
-    assert (caught.value.path, caught.value.seq) == ("segments/00000000.seg", 1)
-    assert replay.verify(storage, deep=True).findings[0].seq == 1
+    assert (caught.value.path, caught.value.offset, caught.value.seq) == ("segments/00000000.seg", offset, seq)
+    finding = replay.verify(storage, deep=True).findings[0]
+    assert (finding.offset, finding.seq) == (offset, seq)
     journal.open("m", storage=storage).close()
+
+
+def test_a_payload_that_is_no_msgpack_is_refused_with_its_place() -> None:
+    from journal.storage.memory import MemoryStorage
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        log.rewards(log.agent("a"), 0, range(9), [1.0] * 9)
+        seq, offset = log._append_cell(journal.RunStarted.kind, b"\xc1"), log.tail()[1] - 2 * CELL
+    for read in (lambda: replay.load(storage), lambda: journal.open("m", storage=storage)):
+        with pytest.raises(journal.CorruptJournal, match="msgpack") as caught:
+            read()
+        assert (caught.value.path, caught.value.offset, caught.value.seq) == ("segments/00000000.seg", offset, seq)
 
 
 def test_what_is_nested_deeply_is_shown_as_far_as_people_read(
