@@ -3,13 +3,16 @@
 
 PYTHON ?= python3
 # How hard `make crash` tries: SIGKILLs, simulated power cuts, real ones of each file system, failing system calls (0: all)
-# of each program, which bits and bytes of a journal are damaged (every nth), and how many seconds of hostile journals.
+# of each program, which bits and bytes of a journal are damaged (every nth), how many seconds of hostile journals, how
+# many interrupts, and how much is left on a disk that fills up (7: all sizes).
 KILLS ?= 200
 CRASHES ?= 2500
 CUTS ?= 25
 CALLS ?= 6
 EVERY ?= 499
 FUZZ ?= 30
+INTERRUPTS ?= 2000
+BUDGETS ?= 2
 # Which modules `make mutants` breaks, such as journal.recovery; none named: all that promise.
 MUTANTS ?=
 # Handed on to pytest, as in `make test ARGS="-k torn"`.
@@ -42,9 +45,10 @@ bench: .venv/installed ## What does one event cost beside struct + os.write?
 golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate change of the format
 	$(BIN)/python tests/golden/make.py
 
-crash: .venv/installed ## Kills, power cuts, failing calls, damage; longer by KILLS=10000 CRASHES=100000 CUTS=1000 CALLS=0 EVERY=1
+crash: .venv/installed ## Kills, power cuts, failing calls, damage; longer by KILLS=10000 CRASHES=100000 CUTS=1000 CALLS=0 EVERY=1 INTERRUPTS=100000
 	JOURNAL_KILLS=$(KILLS) JOURNAL_CRASHES=$(CRASHES) JOURNAL_CUTS=$(CUTS) JOURNAL_CALLS=$(CALLS) \
-	  JOURNAL_EVERY=$(EVERY) JOURNAL_FUZZ_SECONDS=$(FUZZ) $(BIN)/python -m pytest tests/crash $(ARGS)
+	  JOURNAL_EVERY=$(EVERY) JOURNAL_FUZZ_SECONDS=$(FUZZ) JOURNAL_INTERRUPTS=$(INTERRUPTS) JOURNAL_BUDGETS=$(BUDGETS) \
+	  $(BIN)/python -m pytest tests/crash $(ARGS)
 
 mutants: .venv/installed-mutants ## Break what promises, one thing at a time: which test goes red? Hours; MUTANTS=journal.recovery: minutes
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)

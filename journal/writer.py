@@ -335,18 +335,19 @@ class Log(Tail):
         Raises `JournalFailed` where the last sync fails; then the journal is to be recovered by opening it again.
         """
         with self._closing:
-            if self._closed:
-                return
+            if self not in _OPENED:
+                return  # Closed to the end. An interrupt may cut that short: then it is done again.
             try:
-                with self.lock:
-                    segment, _, seq = self.tail_locked()
-                    self._closed = True
-                self._stop()
-                self.raise_failure()
-                if seq == self._seq_opened:
-                    self._discard(segment)
-                else:
-                    self._commit.close()
+                if not self._closed:
+                    with self.lock:
+                        segment, _, seq = self.tail_locked()
+                        self._closed = True
+                    self._stop()
+                    self.raise_failure()
+                    if seq == self._seq_opened:
+                        self._discard(segment)
+                    else:
+                        self._commit.close()
             finally:
                 if self._closed:
                     self._let_go()
@@ -379,10 +380,12 @@ class Log(Tail):
             raise failure(error, f"closing {self.storage.name}") from error
 
     def _let_go(self) -> None:
-        self._stop()
-        _OPENED.discard(self)
-        self._close_files()
-        self._file_lock.release()
+        try:
+            self._stop()
+        finally:
+            self._file_lock.release()
+            self._close_files()
+            _OPENED.discard(self)
 
     def _forked(self) -> None:
         """In a forked child: the log is the parent's. Drop lock and map at once."""

@@ -212,27 +212,6 @@ def test_a_fork_beside_busy_threads_does_not_hang(tmp_path: Path) -> None:
 # -- interrupts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "sync", "mapped"), [
-    (1, "group", "mapped"),
-    (2, "group", "pwrite"),
-    (3, "close", "mapped"),
-    (4, "always", "pwrite"),
-])  # fmt: skip
-def test_ctrl_c_at_any_instant_loses_and_doubles_nothing(seed: int, sync: str, mapped: str) -> None:
-    """Whatever the timer hits, an append that returned is there, none is there twice, and the log can be closed."""
-    seconds = os.environ.get("JOURNAL_INTERRUPT_SECONDS", "2")
-    other = python((Path(__file__).parent / "interrupted.py").read_text(), seed, sync, mapped, seconds)
-    try:
-        out, err = other.communicate(timeout=60 + 2 * float(seconds))
-    except subprocess.TimeoutExpired:
-        other.send_signal(signal.SIGABRT)
-        other.kill()
-        raise AssertionError(f"seed {seed}: it hangs\n{other.communicate()[1]}") from None
-    assert other.returncode == 0, f"seed {seed}: {err}"
-    hits, known = map(int, out.split())
-    assert hits > 50 and known > 50
-
-
 def test_an_interrupt_between_store_and_count_is_settled_by_the_next_append(events_of: Any) -> None:
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:

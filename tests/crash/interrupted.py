@@ -1,0 +1,161 @@
+"""A process that appends, syncs and closes while a timer interrupts it, and then looks whether all is there, once.
+
+Every interrupt falls into the journal's own code, at whatever instruction the timer finds; often a second one follows
+while the first is being dealt with. Run by test_interrupts.py: `interrupted.py SEED SYNC mapped|pwrite COUNT [PLACE]`,
+on a disk at PLACE or else in memory. Prints what it did as JSON.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import journal
+from journal import cell, segment
+from journal.storage import Storage
+from journal.storage.disk import DiskStorage
+from journal.storage.memory import MemoryStorage
+from journal.walk import Walk
+
+SEED, SYNC, MAPPED, COUNT = sys.argv[1:5]
+PLACE = Path(sys.argv[5]) if len(sys.argv) > 5 else None
+OURS = os.path.dirname(journal.__file__)
+LONGEST = -3 if SYNC != "always" else -2
+"""What an append takes, about, as a power of ten in seconds: the timer waits up to that long."""
+PER_LIFE = 50
+"""Interrupts of one open log; then it is closed and looked at."""
+
+rng = random.Random(int(SEED))
+told = Counter[str]()
+budget, doing = 0, ""
+
+
+def interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise, where the journal is at work; else look again a moment later."""
+    global budget
+    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+        frame = frame.f_back
+    if not budget:
+        return
+    if frame is not None:
+        budget -= 1
+        told[doing] += 1
+    if budget or frame is None:
+        signal.setitimer(signal.ITIMER_REAL, 15e-6)
+    if frame is not None:
+        raise KeyboardInterrupt
+
+
+def interrupted(what: str, action: Callable[[], object], most: int = 2) -> bool:
+    """Do it, interrupted once or more often, if the timer finds it at work. Was it?"""
+    global budget, doing
+    try:
+        try:
+            budget, doing = 1 if rng.random() < 0.7 else most, what
+            signal.setitimer(signal.ITIMER_REAL, 10 ** rng.uniform(-6, LONGEST))
+            action()
+            return False
+        finally:
+            budget = 0
+    except KeyboardInterrupt:
+        return True
+
+
+def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, int]) -> None:
+    """One append of a random kind; `mark`, in its step or episode, tells it from all others."""
+    kind = rng.choice(("reward", "episode", "metric", "batch"))
+    if kind == "reward":
+        seq = log.reward(agent, 0, mark, 1.0)
+    elif kind == "episode":
+        seq = log.append(journal.EpisodeStarted(agent="a", episode=mark, env_index=mark))
+    elif kind == "metric":
+        seq = log.append(journal.MetricLogged(agent="a", metric=f"m{mark % 500}", step=mark, value=1.0))
+    else:
+        seq = log.rewards(agent, 0, [mark] * 30, [1.0] * 30)
+    known[seq] = mark
+
+
+def rewards(log: journal.Log, agent: int, first: int, known: dict[int, int]) -> None:
+    for mark in range(first, first + 20):
+        known[log.reward(agent, 0, mark, 1.0)] = mark
+
+
+def seen(storage: Storage) -> dict[int, int]:
+    """What somebody who reads beside the writer finds: the mark of each seq."""
+    marks: dict[int, int] = {}
+    for piece in Walk(storage, live=True):
+        for at in piece.heads.tolist():
+            one = piece.cells[at]
+            if int(one["kind"]) < cell.MARK_FIRST:
+                marks[int(one["seq"])] = int(one["step"]) or int(one["episode"])
+    return marks
+
+
+def check(storage: Storage, known: dict[int, int]) -> None:
+    """What was acknowledged or seen is there under its seq; nothing, acknowledged or interrupted, is there twice."""
+    marks = seen(storage)
+    for seq, mark in known.items():
+        assert marks[seq] == mark, f"event {seq} is {marks[seq]} instead of {mark}"
+    there = [mark for mark in marks.values() if mark]
+    assert len(there) == len(set(there)), "an event is there twice"
+
+
+def life(storage: DiskStorage | MemoryStorage) -> None:
+    """One log, from its opening to its end."""
+    log = journal.open("m", storage=storage, sync=SYNC, sync_interval=0.001)  # type: ignore[arg-type]
+    agent, known, mark = log.agent("a"), dict[int, int](), 1
+    enough = told.total() + PER_LIFE
+    while told.total() < enough:
+        chance = rng.random()
+        if chance < 0.7:
+            hit = interrupted("appending", lambda first=mark: rewards(log, agent, first, known))
+        elif chance < 0.97:
+            hit = interrupted("appending", lambda first=mark: append_something(log, agent, first, known))
+        else:
+            hit = interrupted("syncing", log.sync)
+        mark += 20
+        if hit and rng.random() < 0.2:
+            known.update(seen(storage))  # Also an event whose append was interrupted: from now on it has its seq.
+    dead = storage.kill() if isinstance(storage, MemoryStorage) else None
+    closings = 1
+    while interrupted("closing", log.close, most=4) and rng.random() < 0.7:
+        closings += 1  # Whoever was interrupted tries it again, and is interrupted again.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    log.close()
+    told["closings interrupted again"] += closings > 1
+    assert not storage.locked("writer.lock"), "the closed log holds its lock"
+    told["lives"] += 1
+    told["acknowledged or seen"] += len(known)
+    if dead is not None:
+        with journal.open("m", storage=dead) as again:
+            found = again.recovered
+            # Nothing is torn, but perhaps the begin of a segment in which nothing was appended yet.
+            assert found.torn_bytes == 0 or "segment opened mark" in str(found.reason), found
+            assert found.torn_events == 0
+        check(dead, known)
+    journal.open("m", storage=storage).close()
+    check(storage, known)
+    walk = Walk(storage).run()
+    assert not walk.unsealed and walk.promise.events == walk.seq
+
+
+def main() -> None:
+    segment.SIZE_MIN = segment.SIZE_MAX = 8192  # type: ignore[misc]
+    segment.RESERVE = 1024  # type: ignore[misc]
+    signal.signal(signal.SIGALRM, interrupt)
+    while sum(told[what] for what in ("appending", "syncing", "closing")) < int(COUNT):
+        if PLACE is None:
+            life(MemoryStorage(mappable=MAPPED == "mapped"))
+        else:
+            life(DiskStorage(PLACE))
+            shutil.rmtree(PLACE)
+    print(json.dumps(told), flush=True)
+
+
+main()
