@@ -23,8 +23,9 @@ if getattr(replay, "__distribution__", None) != "training-journal":
 
 from agents_adapter.bars import Bars
 from agents_adapter.checkpoint import CheckpointStore
+from agents_adapter.entry import PlanEntry
 from agents_adapter.episode import Episode
-from agents_adapter.plan import Plan, PlanEntry
+from agents_adapter.plan import Plan
 from agents_adapter.plan_env import PlanEnv
 from agents_adapter.run import Run, start
 from agents_adapter.track import Team, Track

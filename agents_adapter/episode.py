@@ -11,7 +11,7 @@ from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_rew
 
 if TYPE_CHECKING:
     from agents_adapter.bars import Bars
-    from agents_adapter.plan import PlanEntry
+    from agents_adapter.entry import PlanEntry
     from agents_adapter.track import Track
 
 
@@ -124,27 +124,20 @@ class Episode:
         """Record that the environment showed exactly these bars, by their content.
 
         `start` is the place of the first one in its series: the plan's where the episode has one, else 0. Give it where
-        more was shown than the plan says, such as a look-back. Raises `EventRejected` where the planned bars are not
-        among them (all of them: a part proves nothing of the rest), and after the episode's end.
+        more was shown than the plan says, such as a look-back. Bars that are not the plan's raise `EventRejected`, at
+        once (`PlanEntry.deviation`), or warn where the walk was begun with `other_bars="warn"`. `EventRejected` also
+        after the episode's end.
         """
         if self.ended:
             self._refuse()
         entry = self.entry
-        if entry is not None and start is None:
-            start = entry.start
-            asked = (entry.instrument, entry.timeframe, entry.length)
-            shown = (bars.instrument, bars.timeframe, len(bars))
-            if asked != shown:
-                raise EventRejected(
-                    f"episode {self.number} of {self._track.name} is planned on {_told(asked)}, but was shown "
-                    f"{_told(shown)}: give bars[episode.start:episode.stop] of the planned instrument"
-                )
+        if entry is not None:
+            wrong = entry.deviation(bars, start)
+            if wrong is not None:
+                self._track.deviates(f"episode {self.number} of {self._track.name} {wrong}")
+            elif start is None:
+                start = entry.start
         start = start or 0
-        if entry is not None and not start <= entry.start < entry.stop <= start + len(bars):
-            raise EventRejected(
-                f"episode {self.number} of {self._track.name} is planned on bars {entry.start} to {entry.stop}, but "
-                f"was shown {start} to {start + len(bars)}: give all that it saw, the planned ones among them"
-            )
         self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars.content_hash())
 
     def end(self, reason: str = "completed", **metrics: Any) -> None:
@@ -207,7 +200,3 @@ class Episode:
 
     def __repr__(self) -> str:
         return f"<Episode {self.number} of {self._track.name}, {self.phase}, {self.steps} steps>"
-
-
-def _told(bars: tuple[str, str, int]) -> str:
-    return f"{bars[2]:,} bars of {bars[0]} {bars[1]}"

@@ -4,6 +4,7 @@
     plan = Plan.from_list([("EURUSD", "H1", 0, 240), ("EURUSD", "H1", 240, 480)], seed=7)
     plan.hash                           # hex SHA-256 of the canonical JSON: equal plans, equal hash
     plan.check({"EURUSD": bars})        # before training: every instrument and range is there
+    plan.on(bars)                       # … and an episode that is shown other bars is refused
 
 An entry's seed comes from the plan's root seed and the entry itself (what it shows, and for how many times already),
 never from its place: adding or reordering other entries leaves it alone.
@@ -13,68 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self, overload
 
 import numpy as np
 
 from agents_adapter.bars import Bars
+from agents_adapter.entry import PlanEntry, canonical
 from journal.errors import EventRejected
-from journal.events import check_count, check_name, pack
+from journal.events import check_count
 
+Within = Mapping[tuple[str, str], tuple[int, int]]
+"""Of each (instrument, timeframe) the bars [first, last) that episodes may cover; `agents_adapter.split` gives them."""
 Source = Bars | Iterable[Bars] | Mapping[str, Bars | int]
 """Where instruments and lengths come from: bars, or numbers of bars by instrument (these need `timeframe=`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlanEntry:
-    """One episode: the bars [start, stop) of an instrument, the seed, and parameters (what JSON holds).
-
-    Raises `EventRejected` for what cannot be an episode.
-    """
-
-    instrument: str
-    timeframe: str
-    start: int
-    stop: int
-    seed: int | None = None
-    params: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        check_name(self.instrument, "instrument")
-        check_name(self.timeframe, "timeframe")
-        for name in ("start", "stop", "seed"):
-            number = getattr(self, name)
-            if name != "seed" or number is not None:
-                check_count(number, name)
-                object.__setattr__(self, name, number.__index__())
-        if self.start >= self.stop:
-            raise EventRejected(f"start is {self.start}, stop is {self.stop}: start must be below stop")
-        if self.params is not None:
-            object.__setattr__(self, "params", _plain_params(self.params))
-
-    def __hash__(self) -> int:
-        return hash((self.instrument, self.timeframe, self.start, self.stop, self.seed))
-
-    @property
-    def length(self) -> int:
-        """Number of bars."""
-        return self.stop - self.start
-
-    def to_payload(self) -> dict[str, Any]:
-        """Its fields as what msgpack and JSON hold."""
-        return {
-            "instrument": self.instrument,
-            "timeframe": self.timeframe,
-            "start": self.start,
-            "stop": self.stop,
-            "seed": self.seed,
-            "params": self.params,
-        }
 
 
 class Plan(Sequence[PlanEntry]):
@@ -88,7 +44,7 @@ class Plan(Sequence[PlanEntry]):
         self._entries = _built(entries)
         seen: dict[bytes, int] = {}
         for number, entry in enumerate(self._entries):
-            first = seen.setdefault(_canonical(entry.to_payload()), number)
+            first = seen.setdefault(canonical(entry.to_payload()), number)
             if first != number:
                 raise EventRejected(
                     f"plan entry {number} repeats entry {first}: give it another seed or params, "
@@ -114,6 +70,7 @@ class Plan(Sequence[PlanEntry]):
         stride: int | None = None,
         seed: int | None = 0,
         params: dict[str, Any] | None = None,
+        within: Within | None = None,
     ) -> Self:
         """Consecutive windows of `episode_bars` bars, one instrument after the other in turn.
 
@@ -121,18 +78,51 @@ class Plan(Sequence[PlanEntry]):
         number of entries, over as many passes as it takes (one pass if None). Each entry gets a seed from the root
         `seed`; with None there are no seeds, and so only one pass.
         """
-        lengths = _lengths(source, episode_bars, timeframe)
+        series = _series(source, timeframe)
         _check_number(episodes, "episodes", optional=True)
         _check_number(stride, "stride", optional=True)
         step = stride or episode_bars
         turns = itertools.zip_longest(
             *(
-                [PlanEntry(*key, start, start + episode_bars, None, params) for start in _starts(n, episode_bars, step)]
-                for key, n in lengths.items()
+                [
+                    PlanEntry(*key, start, start + episode_bars, None, params)
+                    for start in range(first, last - episode_bars + 1, step)
+                ]
+                for key, (first, last) in _ranges(series, episode_bars, within).items()
             )
         )
         one_pass = [entry for turn in turns for entry in turn if entry is not None]
-        return cls.from_list(itertools.islice(itertools.cycle(one_pass), episodes or len(one_pass)), seed=seed)
+        plan = cls.from_list(itertools.islice(itertools.cycle(one_pass), episodes or len(one_pass)), seed=seed)
+        return plan._knowing(series)
+
+    @classmethod
+    def grid(
+        cls,
+        source: Source,
+        episode_bars: int,
+        *,
+        seeds: Iterable[int | None] = (None,),
+        params: Iterable[dict[str, Any] | None] = (None,),
+        timeframe: str | None = None,
+        stride: int | None = None,
+        seed: int | None = None,
+        within: Within | None = None,
+    ) -> Self:
+        """Each window of each instrument (as in `round_robin`) with each of `params` and each of `seeds`, in order.
+
+        So costs, for example, are varied over the same bars. With a root `seed`, entries whose seed is None get one.
+        """
+        series = _series(source, timeframe)
+        _check_number(stride, "stride", optional=True)
+        chosen, varied = list(seeds), list(params)
+        entries = [
+            PlanEntry(*key, start, start + episode_bars, one_seed, one)
+            for key, (first, last) in _ranges(series, episode_bars, within).items()
+            for start in range(first, last - episode_bars + 1, stride or episode_bars)
+            for one in varied
+            for one_seed in chosen
+        ]
+        return cls.from_list(entries, seed=seed)._knowing(series)
 
     @classmethod
     def random(
@@ -144,22 +134,25 @@ class Plan(Sequence[PlanEntry]):
         seed: int,
         timeframe: str | None = None,
         params: dict[str, Any] | None = None,
+        within: Within | None = None,
     ) -> Self:
         """`episodes` windows at random: an instrument, then a start, each uniformly, from a generator of its own.
 
         The same `seed` gives the same plan; no global random state is read or changed.
         """
-        lengths = _lengths(source, episode_bars, timeframe)
+        series = _series(source, timeframe)
         _check_number(episodes, "episodes")
         check_count(seed, "seed")
         generator = np.random.default_rng(np.random.SeedSequence(seed))
-        keys = list(lengths)
+        ranges = _ranges(series, episode_bars, within)
+        keys = list(ranges)
         entries = []
         for _ in range(episodes):
             key = keys[int(generator.integers(len(keys)))]
-            start = int(generator.integers(lengths[key] - episode_bars + 1))
+            first, last = ranges[key]
+            start = int(generator.integers(first, last - episode_bars + 1))
             entries.append(PlanEntry(*key, start, start + episode_bars, None, params))
-        return cls.from_list(entries, seed=seed)
+        return cls.from_list(entries, seed=seed)._knowing(series)
 
     @classmethod
     def from_payload(cls, payload: Any) -> Self:
@@ -175,12 +168,42 @@ class Plan(Sequence[PlanEntry]):
     @cached_property
     def canonical(self) -> bytes:
         """The plan as canonical JSON: the content of its file where it is too large for an event."""
-        return _canonical(self.to_payload())
+        return canonical(self.to_payload())
 
     @cached_property
     def hash(self) -> str:
         """Hex SHA-256 of `canonical`."""
         return hashlib.sha256(self.canonical).hexdigest()
+
+    def on(self, bars: Bars | Iterable[Bars]) -> Self:
+        """The same plan, each entry with the content of its bars: an episode that shows others is refused.
+
+        So another version of the data makes another plan, which a resume refuses. Plans that are made from bars know
+        them already. Raises `EventRejected` where the bars of an entry are not all there.
+        """
+        series = {(one.instrument, one.timeframe): one for one in ([bars] if isinstance(bars, Bars) else bars)}
+        there = ", ".join(" ".join(key) for key in series) or "none"
+        for number, entry in enumerate(self._entries):
+            given = series.get((entry.instrument, entry.timeframe))
+            if given is None:
+                asked = f"{entry.instrument} {entry.timeframe}"
+                raise EventRejected(f"plan entry {number}: no bars of {asked} among those given ({there}): add them")
+            _check_range(number, entry, len(given))
+        return self._knowing(series)
+
+    def _knowing(self, series: Mapping[tuple[str, str], Bars | int]) -> Self:
+        """With the contents of entries whose bars are there; each range is hashed once."""
+        contents: dict[tuple[str, str, int, int], str] = {}
+        entries = []
+        for entry in self._entries:
+            given = series[entry.instrument, entry.timeframe]
+            if isinstance(given, Bars):
+                key = (entry.instrument, entry.timeframe, entry.start, entry.stop)
+                if key not in contents:
+                    contents[key] = given.content_hash(entry.start, entry.stop).hex()
+                entry = replace(entry, content=contents[key])
+            entries.append(entry)
+        return type(self)(entries)
 
     def check(self, bars: Mapping[str, Bars | int]) -> None:
         """Raises `EventRejected` where an entry's instrument is not among `bars`, or has not all of its bars."""
@@ -197,12 +220,7 @@ class Plan(Sequence[PlanEntry]):
                     f"plan entry {number}: {entry.instrument} is planned in {entry.timeframe}, its bars are "
                     f"{given.timeframe}: give bars of {entry.timeframe}"
                 )
-            length = given if isinstance(given, int) else len(given)
-            if entry.stop > length:
-                raise EventRejected(
-                    f"plan entry {number}: bars [{entry.start}, {entry.stop}) of {entry.instrument} {entry.timeframe} "
-                    f"lie outside its {length:,} bars: give more bars or another plan"
-                )
+            _check_range(number, entry, given if isinstance(given, int) else len(given))
 
     @property
     def instruments(self) -> tuple[str, ...]:
@@ -260,40 +278,13 @@ def _entry(number: int, given: Any) -> PlanEntry:
 _FIELDS = "give instrument, timeframe, start, stop, and if wanted seed, params"
 
 
-def _plain_params(params: Any) -> dict[str, Any]:
-    """A copy of `params` as the log gives it back, so that an entry and its record are equal."""
-    if not isinstance(params, Mapping):
-        raise EventRejected(f"params is {params!r:.60}: give a dict")
-    try:
-        plain: dict[str, Any] = _plain(params)
-        _canonical(plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EventRejected(f"params {params!r:.60} is not JSON: {error}") from error
-    pack(plain, "params")
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if any(not isinstance(key, str) for key in value):
-            raise TypeError("it has a key that is no text")
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if hasattr(value, "item") else value
-
-
-def _canonical(document: Any) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
 def _seeded(entries: Iterable[PlanEntry], root: int) -> list[PlanEntry]:
     check_count(root, "seed")
     shown: Counter[bytes] = Counter()
     seeded = []
     for entry in entries:
         if entry.seed is None:
-            content = hashlib.sha256(_canonical(entry.to_payload())).digest()
+            content = hashlib.sha256(canonical(entry.to_payload())).digest()
             key = (*np.frombuffer(content, "<u4").tolist(), shown[content])
             shown[content] += 1
             # 32 bits, because np.random.seed and others take no more.
@@ -302,10 +293,17 @@ def _seeded(entries: Iterable[PlanEntry], root: int) -> list[PlanEntry]:
     return seeded
 
 
-def _lengths(source: Source, episode_bars: int, timeframe: str | None) -> dict[tuple[str, str], int]:
-    """Numbers of bars by (instrument, timeframe); each at least one episode long."""
-    _check_number(episode_bars, "episode_bars")
-    lengths: dict[tuple[str, str], int] = {}
+def _check_range(number: int, entry: PlanEntry, length: int) -> None:
+    if entry.stop > length:
+        raise EventRejected(
+            f"plan entry {number}: bars [{entry.start}, {entry.stop}) of {entry.instrument} {entry.timeframe} "
+            f"lie outside its {length:,} bars: give more bars or another plan"
+        )
+
+
+def _series(source: Source, timeframe: str | None) -> dict[tuple[str, str], Bars | int]:
+    """Bars, or numbers of bars, by (instrument, timeframe)."""
+    series: dict[tuple[str, str], Bars | int] = {}
     listed: Iterable[tuple[str | None, Any]]
     if isinstance(source, Mapping):
         listed = source.items()
@@ -313,22 +311,36 @@ def _lengths(source: Source, episode_bars: int, timeframe: str | None) -> dict[t
         listed = [(None, bars) for bars in ([source] if isinstance(source, Bars) else source)]
     for name, given in listed:
         if isinstance(given, Bars):
-            key, length = (name or given.instrument, given.timeframe), len(given)
+            key = (name or given.instrument, given.timeframe)
         else:
             check_count(given, f"the number of bars of {name!r:.60}")
             if timeframe is None:
                 raise EventRejected(f"{name!r:.60} is given as a number of bars: add timeframe=")
-            key, length = (str(name), timeframe), int(given)
-        if length < episode_bars:
-            raise EventRejected(f"{key[0]} has {length:,} bars, an episode takes {episode_bars:,}: give more bars")
-        lengths[key] = length
-    if not lengths:
+            key = (str(name), timeframe)
+        series[key] = given if isinstance(given, Bars) else int(given)
+    if not series:
         raise EventRejected("the plan is empty: give bars of at least one instrument")
-    return lengths
+    return series
 
 
-def _starts(length: int, episode_bars: int, stride: int) -> range:
-    return range(0, length - episode_bars + 1, stride)
+def _ranges(
+    series: Mapping[tuple[str, str], Bars | int], episode_bars: int, within: Within | None
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Where episodes may lie: all bars of a series, or those within. Each range is at least one episode long."""
+    _check_number(episode_bars, "episode_bars")
+    ranges = {}
+    for key, given in series.items():
+        length = given if isinstance(given, int) else len(given)
+        first, last = (0, length) if within is None else within.get(key, (0, 0))
+        if not 0 <= first <= last <= length:
+            raise EventRejected(f"within has bars {first} to {last} of {' '.join(key)}, which has 0 to {length:,}")
+        if last - first < episode_bars:
+            raise EventRejected(
+                f"{key[0]} has {last - first:,} bars{' within' if within else ''}, an episode takes {episode_bars:,}: "
+                "give more bars"
+            )
+        ranges[key] = (first, last)
+    return ranges
 
 
 def _check_number(number: int | None, what: str, *, optional: bool = False) -> None:

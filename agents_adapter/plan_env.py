@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agents_adapter.entry import PlanEntry
 from agents_adapter.environments import parts
-from agents_adapter.plan import Plan, PlanEntry
+from agents_adapter.plan import Plan
 from agents_adapter.proxy import Proxy
 from journal.errors import EventRejected
 from journal.events import check_count

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,14 +26,15 @@ from replay.totals import PHASES
 if TYPE_CHECKING:
     import pandas as pd
 
-    from agents_adapter.plan import PlanEntry
+    from agents_adapter.entry import PlanEntry
     from agents_adapter.plan_env import PlanEnv
     from agents_adapter.run import Run
     from agents_adapter.saver import Saver
 
 Key = tuple[Phase, int]
 """Phase and env_index: a place where one episode can be open."""
-
+OtherBars = Literal["raise", "warn"]
+"""What happens where an episode observes bars that are not its plan's."""
 AnyPlan = Plan | Iterable[Any]
 """A plan, or a list of what `Plan` takes."""
 
@@ -57,6 +59,7 @@ class Track:
         self.finished: dict[Phase, Intervals] = {phase: Intervals() for phase in PHASES}
         """Entries that earlier attempts of this run have finished."""
         self.environments = Environments()
+        self.other_bars: OtherBars = "raise"
         self._vars: dict[str, Any] = {}
 
     @property
@@ -66,19 +69,22 @@ class Track:
 
     # -- loops -------------------------------------------------------------------------------------------------------
 
-    def episodes(self, plan: AnyPlan) -> Iterator[Episode]:
+    def episodes(self, plan: AnyPlan, *, other_bars: OtherBars = "raise") -> Iterator[Episode]:
         """The plan's episodes that are still to be done, in its order; phase train.
+
+        An episode that observes bars which are not the plan's raises `EventRejected` there; with `other_bars="warn"` it
+        is recorded as it was and warned of.
 
         Saves checkpoint 0 before the first one, then every `checkpoint_every` ended episodes, and at the end. An
         episode that the loop's body left open ends ("completed") when the next one is asked for. Raises
         `EventRejected` for a bad plan or inside another such loop of this agent, `ResumeImpossible` for another plan
         than the one that was begun, `JournalClosed`, `JournalFailed`, and what saving the agent raises.
         """
-        return self._walk(plan, "train")
+        return self._walk(plan, "train", other_bars)
 
-    def evaluate(self, plan: AnyPlan) -> Iterator[Episode]:
+    def evaluate(self, plan: AnyPlan, *, other_bars: OtherBars = "raise") -> Iterator[Episode]:
         """The same in phase eval: totals and comparisons keep it apart."""
-        return self._walk(plan, "eval")
+        return self._walk(plan, "eval", other_bars)
 
     def loop(self, n: int) -> Iterator[int]:
         """`range(n)` that goes on where the journal ends: progress that is not a plan's episodes.
@@ -204,8 +210,15 @@ class Track:
         if self.planned is None:
             self.saver.between(self, places, moved)
 
-    def _walk(self, plan: AnyPlan, phase: Phase) -> Iterator[Episode]:
+    def deviates(self, told: str) -> None:
+        """An episode was shown other bars than planned: raises `EventRejected`, or warns, as the walk was begun."""
+        if self.other_bars == "raise":
+            raise EventRejected(told)
+        warnings.warn(f"{self._run.log.storage.name}: {told}", RuntimeWarning, stacklevel=4)
+
+    def _walk(self, plan: AnyPlan, phase: Phase, other_bars: OtherBars) -> Iterator[Episode]:
         self.check_open()
+        begin_walk((self,), other_bars)
         return map(itemgetter(0), passes.walk(self.saver, (self,), as_plan(plan), phase))
 
     def __repr__(self) -> str:
@@ -226,15 +239,25 @@ class Team:
     def __getitem__(self, name: str) -> Track:
         return {track.name: track for track in self.tracks}[name]
 
-    def episodes(self, plan: AnyPlan) -> Iterator[tuple[Episode, ...]]:
+    def episodes(self, plan: AnyPlan, *, other_bars: OtherBars = "raise") -> Iterator[tuple[Episode, ...]]:
         """As `Track.episodes`: for each entry a tuple, one episode per member, in their order."""
         self.tracks[0].check_open()
+        begin_walk(self.tracks, other_bars)
         return passes.walk(self._saver, self.tracks, as_plan(plan), "train")
 
-    def evaluate(self, plan: AnyPlan) -> Iterator[tuple[Episode, ...]]:
+    def evaluate(self, plan: AnyPlan, *, other_bars: OtherBars = "raise") -> Iterator[tuple[Episode, ...]]:
         """The same in phase eval."""
         self.tracks[0].check_open()
+        begin_walk(self.tracks, other_bars)
         return passes.walk(self._saver, self.tracks, as_plan(plan), "eval")
+
+
+def begin_walk(tracks: Iterable[Track], other_bars: OtherBars) -> None:
+    """Note what is to happen to other bars than the plan's. Raises `EventRejected` for another word."""
+    if other_bars not in ("raise", "warn"):
+        raise EventRejected(f"other_bars is {other_bars!r:.60}: use 'raise' or 'warn'")
+    for track in tracks:
+        track.other_bars = other_bars
 
 
 def as_plan(plan: AnyPlan) -> Plan:

@@ -19,7 +19,9 @@ PROGRAMS = [
     if path != Path(__file__)
 ]
 PLACE = re.compile(r"(?:~|/home|/Users|/mnt|/data|[A-Za-z]:\\|\\\\)[/\\\w].*")
-FILE = re.compile(r"(?!history/|snapshots/).*[/\\].*\.(?:csv|tsv|txt|parquet|feather|h5|hdf5)", re.IGNORECASE)
+FILE = re.compile(
+    r"(?!history/|snapshots/|checkpoints/).*[/\\].*\.(?:csv|tsv|txt|parquet|feather|h5|hdf5)", re.IGNORECASE
+)
 """A data file in a folder; those of a journal are not market data."""
 
 
