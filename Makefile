@@ -21,10 +21,10 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check bench golden crash mutants clean
+.PHONY: help demo test lint check bench bench-check golden crash mutants clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 demo: .venv/installed ## Train three agents on real bars, kill them, resume, and prove that nothing was lost
 	@$(BIN)/journal demo
@@ -39,8 +39,11 @@ lint: .venv/installed-dev ## Format, lint, strict types
 
 check: lint test ## What to run before each push: lint and all tests
 
-bench: .venv/installed ## What does one event cost beside struct + os.write?
-	@$(BIN)/python benchmarks/append.py
+bench: .venv/installed-bench ## All benchmarks, a quarter of an hour; or some: make bench ARGS="one-event batches"
+	@$(BIN)/python -m benchmarks --save $(ARGS)
+
+bench-check: .venv/installed ## Are the goals met by the newest results? Tells each, and fails where one is missed
+	@$(BIN)/python -m benchmarks.goals $(ARGS)
 
 golden: .venv/installed ## Make tests/golden/ anew: only after a deliberate change of the format
 	$(BIN)/python tests/golden/make.py
@@ -54,7 +57,7 @@ mutants: .venv/installed-mutants ## Break what promises, one thing at a time: wh
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
 clean: ## Remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-*
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmark-* .journal-bench-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are touched last, so an interrupted set-up is done again.
@@ -71,6 +74,13 @@ clean: ## Remove everything that was made here, .venv included
 .venv/installed-mutants: .venv/installed
 	@echo "Installing cosmic-ray into .venv (once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,mutants]'
+
+# A peer that cannot be installed here does not keep the others out; the suite skips it, and says so.
+.venv/installed-bench: .venv/installed
+	@echo "Installing the benchmarks' peers into .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,bench]' || \
+	  $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' | \
+	  while read -r peer; do $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$peer" || true; done
 	@touch $@
 
 .venv/made:

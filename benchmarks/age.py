@@ -1,47 +1,60 @@
-"""Does a journal's age matter? Opening, resume points and the first append, from 10^5 to 10^9 events.
-
-    python benchmarks/age.py [--json] [--sizes 1e5,1e6,1e7,1e8] [--directory DIR] [--steps 10000]
+"""Does a journal's age matter? Opening, resume points and the first append, at 10^5 events and at many more.
 
 One journal grows, by reward batches, and is compacted on the way. At each size a fresh process opens it for writing,
 loads the state, asks for every agent's resume point, appends one reward and syncs it. Its seconds are compared with
 those at the first size: ratios count, times do not. What it had to read (bytes, and files) is counted, not timed; so is
 the memory that it needed, and that of the compaction.
 
-`--steps` rewards make one episode, which tells which bars it saw. `journal compare` needs a line for each of those;
-the snapshot keeps them apart, and opening does not read them.
+10,000 rewards make one episode, which tells which bars it saw. `journal compare` needs a line for each of those; the
+snapshot keeps them apart, and opening does not read them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
 import os
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 import journal
 import replay
-from benchmarks.append import BATCH, machine
+from benchmarks.fresh import fresh
+from benchmarks.question import Answer, Effort, say
 from journal.segment import DIRECTORY as SEGMENTS
+from journal.speed.levels import BATCH
 from journal.storage.disk import DiskFile, DiskStorage
 from replay.compaction import compact
 
 AGENTS: Final = ("LinearQ", "MLPDQN", "PPO")
 SESSION: Final = 20_000_000
 """Events between two compactions."""
-ROUNDS: Final = 5
+STEPS: Final = 10_000
+"""Of an episode."""
+SIZES: Final = (100_000, 1_000_000, 10_000_000)
 
-T = TypeVar("T")
+
+def answer(directory: str, effort: Effort) -> Answer:
+    """Seconds to open, at each size; the ratio is to the first."""
+    return aged(directory, effort, SIZES)
+
+
+def aged(directory: str, effort: Effort, sizes: Sequence[int]) -> Answer:
+    """The same for other sizes."""
+    found = Answer()
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        wanted = [effort.events(size) for size in sizes]
+        for row in measure(place, wanted, steps=min(STEPS, wanted[0]), rounds=effort.rounds):
+            say(f"  {row.events:,} events: {row.seconds * 1e3:.1f} ms")
+            found.rows.append({"name": f"{row.events:,} events in {row.episodes:,} episodes", **asdict(row)})
+    found.value("open at the last size ÷ at the first", [row["ratio"] for row in found.rows[-1:]])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +163,12 @@ def compact_once(directory: str) -> tuple[float, int]:
     return time.perf_counter() - start, _peak()
 
 
-def fresh(function: Callable[[str], T], directory: str) -> T:
-    """The function's result in a process of its own, whose memory is its alone."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(there, function, directory))
-    process.start()
-    there.close()
-    try:
-        result: T = here.recv()
-    finally:
-        process.join()
-    return result
-
-
-def _tell(there: Connection, function: Callable[[str], Any], directory: str) -> None:
-    there.send(function(directory))
-
-
 def _peak() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measure(
-    directory: str, sizes: Sequence[int], *, steps: int, rounds: int = ROUNDS, session: int = SESSION
-) -> Iterator[Row]:
+def measure(directory: str, sizes: Sequence[int], *, steps: int, rounds: int, session: int = SESSION) -> Iterator[Row]:
     """Grow the journal in `directory` to each of the sizes, and open it there."""
     events = episode = 0
     reference: float | None = None
@@ -206,55 +199,3 @@ def measure(
 
 def _bytes(directory: str) -> int:
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(directory) for name in names)
-
-
-def heading(about: dict[str, Any]) -> str:
-    """What stands above the rows."""
-    return (
-        f"{about['date']} · {about['cores']} × {about['cpu']} · {about['system']} · Python {about['python']} · "
-        f"{about['file_system']}\n\n"
-        f"{'events':>15}{'episodes':>10}{'on disk':>10}{'open+append':>13}{'ratio':>8}{'memory':>9}{'read':>10}"
-        f"{'files':>7}{'compaction':>12}{'memory':>9}"
-    )
-
-
-def line(row: Row) -> str:
-    """A row for people."""
-    return (
-        f"{row.events:15,}{row.episodes:10,}{row.bytes / 1e6:7,.1f} MB{row.seconds * 1e3:10,.1f} ms{row.ratio:8.2f}"
-        f"{row.rss / 1e6:6,.0f} MB{row.bytes_read / 1e3:7,.0f} kB{row.files_read:7}"
-        f"{row.compact_seconds:10,.1f} s{row.compact_rss / 1e6:6,.0f} MB"
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Does a journal's age matter?")
-    parser.add_argument("--json", action="store_true", help="one document instead of a table")
-    parser.add_argument("--sizes", default="1e5,1e6,1e7,1e8", help="events, rising (1e5,1e6,1e7,1e8); 1e9 takes longer")
-    parser.add_argument("--steps", type=int, default=10_000, help="rewards of an episode (10,000)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"openings at each size ({ROUNDS})")
-    parser.add_argument("--directory", default=".", help="where to write: its file system is what is measured (here)")
-    options = parser.parse_args(arguments)
-    try:
-        sizes = [int(float(size)) for size in options.sizes.split(",")]
-    except ValueError:
-        parser.error("--sizes are numbers with commas between them, as in 1e5,1e6")
-    if options.steps < 1 or options.rounds < 1 or sizes != sorted(sizes) or sizes[0] < 1:
-        parser.error("--sizes rise from 1 or more, --steps and --rounds are 1 or more")
-    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=options.directory) as directory:
-        about = machine(directory)
-        if not options.json:
-            print(heading(about))
-        rows = []
-        for row in measure(os.path.join(directory, "journal"), sizes, steps=options.steps, rounds=options.rounds):
-            rows.append(row)
-            if not options.json:
-                print(line(row), flush=True)
-    if options.json:
-        document = {"schema": 1, "machine": about, "steps": options.steps, "sizes": [asdict(row) for row in rows]}
-        print(json.dumps(document, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -81,14 +81,27 @@ def one_by_one(reward: Callable[[int, int, int, float], object], agent: int = 1)
     return run
 
 
-def single_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
-    """One event at a time, safe from `kill -9` at least."""
-    storage = DiskStorage(directory)
+def limits(directory: str, stack: ExitStack) -> Iterator[Contender]:
+    """What is no log: each is what those that give the same safety are compared with, or the bound of it."""
+    import numpy as np
+
+    storage, array = DiskStorage(directory), np.array(values())
     growing = stack.enter_context(GrowingFile(storage, "records"))
-    mapped = stack.enter_context(BareFile(storage, "mapped", ROOM))
     yield Contender(WRITE, WRITE, _records(growing), "kill -9", before=growing.empty)
     yield Contender(EMPTY, WRITE, one_by_one(Null().reward))
+    mapped = stack.enter_context(BareFile(storage, "mapped", ROOM))
     yield Contender(STORE, WRITE, one_by_one(mapped.store), "kill -9")
+    synced = stack.enter_context(BareFile(storage, "synced", 1 << 20))
+    yield Contender(PWRITE, PWRITE, one_by_one(synced.pwrite), "power cut")
+    arrays = stack.enter_context(GrowingFile(storage, "array"))
+    yield Contender(ARRAY, ARRAY, _arrays(arrays.write, array), "kill -9", BATCH, READY, arrays.empty)
+    synced_arrays = stack.enter_context(BareFile(storage, "synced-array", ROOM))
+    yield Contender(ARRAY_SYNC, ARRAY_SYNC, _arrays(synced_arrays.pwrite_array, array), "power cut", BATCH, READY)
+
+
+def single_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
+    """One event at a time, safe from `kill -9` at least."""
+    yield from _of(limits(directory, stack), WRITE, EMPTY, STORE)
     for name, (sync, survives) in zip((KILL, GROUP), _SYNCS, strict=True):
         log = stack.enter_context(journal.open(f"{directory}/{sync}", sync=sync))
         run = one_by_one(log.reward, log.agent("PPO"))
@@ -97,30 +110,21 @@ def single_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
 
 def synced_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
     """One event at a time, safe from a power cut when the call returns; by one thread and by several."""
-    bare = stack.enter_context(BareFile(DiskStorage(directory), "synced", 1 << 20))
-    yield Contender(PWRITE, PWRITE, one_by_one(bare.pwrite), "power cut")
+    yield from _of(limits(directory, stack), PWRITE)
     log = stack.enter_context(journal.open(f"{directory}/always", sync="always"))
     agent = log.agent("PPO")
     yield Contender(ALWAYS, PWRITE, one_by_one(log.reward, agent), "power cut")
     runs = [one_by_one(log.reward, agent) for _ in range(THREADS)]
-    yield Contender(ALWAYS_THREADS, PWRITE, _together(runs), "power cut", events=THREADS)
+    yield Contender(ALWAYS_THREADS, PWRITE, _together(runs), "power cut", THREADS)
 
 
 def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
     """4,096 rewards at a time, into segments that are ready, and with a sync for each batch."""
-    import numpy as np
-
-    storage, array = DiskStorage(directory), np.array(values())
-    growing = stack.enter_context(GrowingFile(storage, "array"))
-    yield Contender(
-        ARRAY, ARRAY, _arrays(growing.write, array), "kill -9", events=BATCH, most=READY, before=growing.empty
-    )
+    yield from _of(limits(directory, stack), ARRAY, ARRAY_SYNC)
     for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
         log = stack.enter_context(journal.open(f"{directory}/batches-{sync}", sync=sync))
         _grow(log)
-        yield Contender(name, ARRAY, rewards(log), survives, events=BATCH, most=READY, before=partial(ready, log))
-    bare = stack.enter_context(BareFile(storage, "synced-array", ROOM))
-    yield Contender(ARRAY_SYNC, ARRAY_SYNC, _arrays(bare.pwrite_array, array), "power cut", events=BATCH, most=READY)
+        yield Contender(name, ARRAY, rewards(log), survives, BATCH, READY, partial(ready, log))
     synced = stack.enter_context(journal.open(f"{directory}/batches-synced", sync="close"))
     _grow(synced)
     append = rewards(synced)
@@ -130,24 +134,16 @@ def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
             append(1)
             synced.sync()
 
-    yield Contender(
-        BATCHES_SYNC,
-        ARRAY_SYNC,
-        appended_and_synced,
-        "power cut",
-        events=BATCH,
-        most=READY,
-        before=partial(ready, synced),
-    )
+    yield Contender(BATCHES_SYNC, ARRAY_SYNC, appended_and_synced, "power cut", BATCH, READY, partial(ready, synced))
+
+
+def _of(contenders: Iterator[Contender], *names: str) -> Iterator[Contender]:
+    return (one for one in contenders if one.name in names)
 
 
 def everything(directory: str, stack: ExitStack) -> list[Contender]:
     """All of them, each with a file or journal of its own in `directory`, open until `stack` is closed."""
-    return [
-        *single_events(directory, stack),
-        *batches(directory, stack),
-        *synced_events(directory, stack),
-    ]
+    return [one for make in (single_events, batches, synced_events) for one in make(directory, stack)]
 
 
 def rewards(log: journal.Log, size: int = BATCH) -> Run:

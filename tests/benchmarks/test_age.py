@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-import pytest
 
 import journal
 from benchmarks import age
@@ -39,21 +36,3 @@ def test_what_is_read_is_counted(tmp_path: Path) -> None:
     load(storage)
     assert storage.files == {"journal.json", "segments/00000000.seg"}
     assert storage.bytes_read >= sum((tmp_path / path).stat().st_size for path in storage.files)
-
-
-def test_it_grows_a_real_journal_and_tells_each_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--sizes", "2000,6000", "--steps", "500", "--rounds", "1", "--directory", str(tmp_path)]
-    age.main([*given, "--json"])
-    document = json.loads(capsys.readouterr().out)
-    assert [row["episodes"] for row in document["sizes"]] == [4, 12]
-    first, second = document["sizes"]
-    assert first["ratio"] == 1.0
-    assert 6000 < second["events"] < 6200
-    assert first["rss"] > 0 < second["compact_rss"]
-    assert not list(tmp_path.iterdir()), "it cleans up"
-
-
-@pytest.mark.parametrize("sizes", ["a", "5,3", "0"])
-def test_wrong_sizes_are_refused(sizes: str) -> None:
-    with pytest.raises(SystemExit):
-        age.main(["--sizes", sizes])
