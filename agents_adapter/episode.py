@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from journal.cell import EVAL
 from journal.errors import EventRejected, JournalClosed
 from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, payload_of
+from replay.seen import SeenBars
 
 if TYPE_CHECKING:
     from agents_adapter.bars import Bars
@@ -24,12 +25,15 @@ class Episode:
         "_flags",
         "_record",
         "_track",
+        "bars",
         "ended",
         "entry",
         "env_index",
+        "heard",
         "index",
         "number",
         "phase",
+        "position",
         "reward",
         "seed",
         "shown",
@@ -60,13 +64,18 @@ class Episode:
         self.index = index
         """Place in the plan that is walked; None without a plan."""
         self.entry = entry
+        self.position = position
         self.seed = seed if entry is None else entry.seed
         self.steps = 0
         self.reward = 0.0
         """Sum of the rewards so far, left to right; NaN and infinite ones are recorded and not added."""
+        self.bars: list[SeenBars] = []
+        """What it was recorded to have seen."""
         self.ended = False
         self.shown: Callable[[], Bars] | None = None
         """Asked at the end for the bars to observe, where an environment chose them."""
+        self.heard: Callable[[float], object] | None = None
+        """Who listens."""
         self._record = track.recorder.reward
         track.recorder.append(
             EpisodeStarted(
@@ -120,6 +129,16 @@ class Episode:
         if terminated or truncated:
             self.end("terminated" if terminated else "truncated")
 
+    def listen(self, heard: Callable[[float], object]) -> None:
+        """Tell `heard` each reward from now on, once it is recorded."""
+        record, self.heard = self._record, heard
+
+        def tell(agent: int, number: int, step: int, reward: float, env_index: int, flags: int) -> None:
+            record(agent, number, step, reward, env_index, flags)
+            heard(reward)
+
+        self._record = tell
+
     def observe(self, bars: Bars, start: int | None = None) -> None:
         """Record that the environment showed exactly these bars, by their content.
 
@@ -171,6 +190,7 @@ class Episode:
         track.ended(self)
 
     def _saw(self, instrument: str, timeframe: str, start: int, stop: int, content_hash: bytes | None) -> None:
+        source: Literal["observed", "declared"] = "declared" if content_hash is None else "observed"
         self._track.recorder.append(
             BarsSeen(
                 agent=self._track.name,
@@ -182,9 +202,10 @@ class Episode:
                 start=start,
                 stop=stop,
                 content_hash=content_hash,
-                source="declared" if content_hash is None else "observed",
+                source=source,
             )
         )
+        self.bars.append(SeenBars(self.number, self.position, instrument, timeframe, start, stop, content_hash, source))
         self._bars_told = True
 
     def _planned(self) -> PlanEntry:

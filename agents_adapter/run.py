@@ -33,6 +33,7 @@ from agents_adapter.saver import Saver
 from agents_adapter.signals import Signals
 from agents_adapter.state import AgentState
 from agents_adapter.track import Team, Track
+from agents_adapter.watch import OnDivergence, Watch
 from journal.errors import EventRejected, JournalClosed, JournalError, NotAJournal
 from journal.events import (
     AttemptEnded,
@@ -69,6 +70,7 @@ def start(
     continue_from: Literal["last"] | None = None,
     code: str | None = None,
     compact: Compact = "manual",
+    on_divergence: OnDivergence = "warn",
 ) -> Run:
     """Open the journal in `dir` (made if there is none), and go on with its unfinished run or begin a new one.
 
@@ -80,7 +82,9 @@ def start(
     seeds Python's and numpy's global generators at each episode's start; otherwise nothing is ever seeded.
     `continue_from="last"`: in a new run, agents start from their last checkpoint. `compact="end"` turns the log into
     history when the run has completed, `"open"` before it is opened here, `"manual"` leaves that to `journal compact`;
-    where it fails, that is one warning. A run that this process already records in `dir` is ended first.
+    where it fails, that is one warning. `on_divergence`: where an episode that is done again after a resume has other
+    rewards than the first time, on the same bars and with the same seed, `"warn"` once for each agent, `"raise"`
+    `Diverged` at the episode's end, or `"ignore"` it. A run that this process already records in `dir` is ended first.
 
     On disk when it returns: what was there before, recovered. Raises `EventRejected` for a bad argument,
     `ResumeImpossible`, `JournalLocked`, `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -90,6 +94,7 @@ def start(
     _check("seeding", seeding, (None, "episode"))
     _check("continue_from", continue_from, (None, "last"))
     _check("compact", compact, MOMENTS)
+    _check("on_divergence", on_divergence, ("warn", "raise", "ignore"))
     for name, number in (("checkpoint_every", checkpoint_every), ("keep", keep)):
         check_count(number, name)
         if not number:
@@ -123,6 +128,7 @@ def start(
             seeding=seeding,
             continue_from=continue_from,
             compact_at_end=compact == "end",
+            on_divergence=on_divergence,
         )
         run.begin(plain_config, provenance)
     except BaseException:
@@ -146,6 +152,7 @@ class Run:
         seeding: Literal["episode"] | None,
         continue_from: Literal["last"] | None,
         compact_at_end: bool,
+        on_divergence: OnDivergence,
     ) -> None:
         self.log = log
         """The low level: `run.log.append`, `run.log.sync`, `run.log.promised`."""
@@ -156,6 +163,7 @@ class Run:
         self.id = _new_id() if resumed is None else resumed.id
         self.attempt = 0 if resumed is None else len(resumed.attempts)
         self.recorder = Recorder(log, on_failure)
+        self.watch = Watch(log, self.id, on_divergence)
         self.store = store
         self.checkpoint_every = checkpoint_every
         self.seeding = seeding

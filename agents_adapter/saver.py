@@ -102,6 +102,7 @@ class Saver:
             found = self._from = self._goes_on()
             if found is not None:
                 self._known = [Pass(**one) for one in self._restore(found)["passes"]]
+                run.watch.rewound([track.name for track in self.tracks], found.seq)
                 self._rewind(found)
                 self._saved = True
                 run.store.adopt(self.name, [one.path for one in self._checkpoints() if one.seq <= found.seq])

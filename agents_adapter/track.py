@@ -175,6 +175,7 @@ class Track:
         episode = Episode(
             self, number, phase, env_index=env_index, entry=entry, index=index, position=position, seed=seed
         )
+        self._run.watch.begun(self.name, episode)
         self.open[phase, env_index] = episode
         self.next_number[phase] = number + 1
         if self._run.seeding == "episode":
@@ -185,6 +186,7 @@ class Track:
         """An episode has ended."""
         self.open.pop((episode.phase, episode.env_index), None)
         self.saver.episode_ended(self)
+        self._run.watch.ended(self.name, episode)
 
     def start_followed(self, place: Key, follows: PlanEnv, seed: Any) -> Episode:
         """The same, of the entry that a PlanEnv was reset to; `seed` was the caller's."""

@@ -15,6 +15,7 @@ reset. So a training resumes exactly where each iteration of `track.loop` begins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -99,6 +100,8 @@ class SubEnvironments:
         self._seeds: list[int | None] = [None] * count
         self._index = np.arange(self._first, self._first + count, dtype=np.uint64)
         self._number = np.zeros(count, dtype=np.uint64)
+        self._heard: dict[int, Callable[[float], object]] = {}
+        """Who listens to the open episodes, of the few that somebody listens to."""
         self._steps = np.zeros(count, dtype=np.uint64)
         """Number of each open episode, and the steps in it."""
         self._fresh: list[int] = []
@@ -166,13 +169,16 @@ class SubEnvironments:
         """Record what a vector step gave, and return it."""
         rewards, terminated, truncated = self._read(result)
         ended = terminated | truncated
-        number, steps, index = self._number, self._steps, self._index
+        number, steps, index, given = self._number, self._steps, self._index, rewards
         if self._some_over:
             live = np.flatnonzero(~self._over)
             ended &= ~self._over
             rewards, number, steps, index = rewards[live], number[live], steps[live], index[live]
         if len(rewards):
             self._track.recorder.rewards(self._track.number, number, steps, rewards, index, self._flags)
+        for i, heard in self._heard.items():
+            if not self._over[i]:
+                heard(float(given[i]))
         if self._some_over:
             self._steps[live] += 1
             # Next step's mode, else the step was refused: this step was their reset.
@@ -220,6 +226,8 @@ class SubEnvironments:
             episode.shown = lambda: as_bars(bars(self._env, i))
         self._episodes[i] = episode
         self._number[i], self._steps[i] = episode.number, 0
+        if episode.heard is not None:
+            self._heard[i] = episode.heard
 
     def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
         for i in those:
@@ -236,4 +244,5 @@ class SubEnvironments:
         assert episode is not None, "what moved has an episode"
         episode.steps = int(self._steps[i])
         self._episodes[i] = None
+        self._heard.pop(i, None)
         return episode

@@ -15,6 +15,7 @@ from journal.commit import Receipt
 from journal.errors import (
     CorruptJournal,
     DiskFull,
+    Diverged,
     EventRejected,
     JournalClosed,
     JournalError,
@@ -57,6 +58,7 @@ __all__ = [
     "CorruptJournal",
     "Custom",
     "DiskFull",
+    "Diverged",
     "EpisodeEnded",
     "EpisodeStarted",
     "Event",

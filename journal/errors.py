@@ -12,6 +12,7 @@ Split by who must act:
     ├── JournalLocked       … another process writes this journal
     ├── ResumeImpossible    … going on would not continue the same training
     ├── NotComparable       … the agents did not see the same bars
+    ├── Diverged            … what was trained again after a resume is not what was trained before
     └── UnsupportedFormat   the version is wrong: written by a newer training-journal
 
 Every message is one line: what, where, what to do next.
@@ -76,6 +77,10 @@ class ResumeImpossible(JournalError):
 
 class NotComparable(JournalError):
     """The agents did not train on the same observed bars."""
+
+
+class Diverged(JournalError):
+    """An episode that was done again after a resume has other rewards than the first time."""
 
 
 class UnsupportedFormat(JournalError):

@@ -148,8 +148,6 @@ class Windows:
             found = self._ends.setdefault(agent, [])
             while found and found[-1][0] >= to_seq:
                 found.pop()  # It lies inside this one.
-            if found and found[-1][1] > to_seq:
-                to_seq = found.pop()[0]
             found.append((to_seq, seq))
 
     def hold(self, agent: str, seq: int) -> bool:
@@ -164,8 +162,6 @@ class Run:
     """One run of an episode, with its rewards."""
 
     episode: Episode
-    newest: int
-    """The seq at which the newest run that agrees with it began: what a rewind goes by."""
     parts: list[Rewards] = field(default_factory=list)
 
     @property
@@ -216,7 +212,7 @@ class Reruns(Episodes):
                 return
             self.taken.add(name)
         if name in self.taken:
-            self._running[name] = Run(episode, episode.seq)
+            self._running[name] = Run(episode)
 
     def rewarded(self, episode: Episode, values: Rewards) -> None:
         """More of it."""
@@ -234,15 +230,13 @@ class Reruns(Episodes):
             self._rewards_held -= len(before.rewards)
             kept = self._compare(before, run)
         if self._windows.hold(episode.agent, episode.seq):
-            kept.newest = episode.seq
             self._rewards_held += len(kept.rewards)
             self._current[episode.name] = kept
 
     def rewound(self, agents: list[str], to_seq: int, seq: int) -> None:
-        """From now on what came after the checkpoint is the first run."""
+        """From now on they may do it again; what came before the checkpoint will not be, until a later rewind."""
         for name in [name for name in self._current if name[1] in agents]:
-            if self._current[name].newest > to_seq:
-                self.held[name] = self._current.pop(name)
+            self.held[name] = self._current.pop(name)
 
     def finish(self) -> None:
         """What is still open is compared as far as it goes."""

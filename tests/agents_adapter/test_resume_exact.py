@@ -17,6 +17,7 @@ import pytest
 
 import replay
 from agents_adapter import conformance
+from replay.divergence import diverge
 
 SCRIPT = Path(__file__).with_name("training.py")
 KILLS = int(os.environ.get("JOURNAL_KILLS", "0"))
@@ -51,6 +52,8 @@ def test_stopped_twice_and_resumed(kind: str, by: int, whole: dict[str, tuple[Pa
     finished = train(tmp_path / "j", kind)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == printed
+    report = diverge(tmp_path / "j")
+    assert report.compared and not report.diverged and "differs first" not in finished.stderr
     assert conformance.differences(directory, tmp_path / "j") == []
     expected = {0: "failed", signal.SIGKILL: "crashed"}.get(by, "interrupted")
     run = next(iter(replay.load(tmp_path / "j").runs.values()))
