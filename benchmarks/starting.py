@@ -7,9 +7,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any, Final
 
-from benchmarks import training
+import journal
 from benchmarks.fresh import fresh
 from benchmarks.question import Answer, Effort, say
 from journal.chain import extend
@@ -18,8 +19,8 @@ from journal.speed import levels
 from journal.speed.rounds import ratios
 from journal.storage.disk import DiskStorage
 
-TAIL: Final = 128_000_000
-"""Rewards: a gigabyte of log, of which nothing is compacted."""
+TAIL: Final = 32768
+"""Batches: a gigabyte of log, of which nothing is compacted."""
 PROGRAMS: Final = {
     "import numpy": "import numpy",
     "import journal": "import journal",
@@ -49,7 +50,8 @@ def answer(directory: str, effort: Effort) -> Answer:
     found.value("journal --help ÷ import typer", _rows(found, times, "import typer", "journal --help"))
     with tempfile.TemporaryDirectory(dir=directory) as place:
         say("  opening and recovering a log of which nothing is compacted")
-        training.record(place, effort.events(TAIL), size=levels.BATCH)
+        with journal.open(place, sync="close") as log:
+            levels.rewards(log)(effort.events(TAIL))
         fresh(opened_and_dead, place)  # The first one finds it closed in order.
         names = "read and hash the log", "open and recover the log"
         recovering: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
@@ -93,8 +95,6 @@ def _program(code: str) -> tuple[int, int]:
 
 def read_and_hashed(place: str) -> tuple[int, int]:
     """In this process: read all segments and hash them, as the chain does."""
-    import time
-
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
     storage = DiskStorage(place)
     for name in storage.list(DIRECTORY):
@@ -105,10 +105,6 @@ def read_and_hashed(place: str) -> tuple[int, int]:
 
 def opened_and_dead(place: str) -> tuple[int, int]:
     """In this process: open, append, and be gone without closing, so that the next one recovers."""
-    import time
-
-    import journal
-
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
     log: Any = journal.open(place, sync="close")
     took = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
