@@ -14,7 +14,7 @@ from journal.errors import EventRejected, JournalFailed
 from journal.events import Phase, PlanRecorded
 from journal.live import failure
 from journal.storage import Storage, inside, replace
-from replay.scan import scan
+from replay.scan import kept, scan
 
 DIRECTORY = "checkpoints"
 _ROOM = 1 << 16
@@ -52,7 +52,7 @@ def recorded(storage: Storage, run: str, agent: str, phase: Phase) -> dict[str, 
     """Hash → entries of every plan that `agent` walked in `run`, oldest first; None where they cannot be read."""
     found: dict[str, Entries | None] = {}
     flag = cell.EVAL if phase == "eval" else 0
-    for batch in scan(storage):
+    for batch in scan(storage, since=kept(storage)):
         rows = np.flatnonzero((batch.kind == events.PlanRecorded.kind) & ((batch.flags & cell.EVAL) == flag))
         for row in rows.tolist():
             if batch.name(int(batch.agent[row])) == agent and batch.run[row] >= 0 and batch.runs[batch.run[row]] == run:

@@ -9,7 +9,7 @@ import numpy as np
 from journal import cell, events
 from journal.storage import Storage
 from replay.batch import Batch
-from replay.scan import scan
+from replay.scan import kept, scan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def episodes_frame(storage: Storage, run: str, agent: str) -> pd.DataFrame:
     import pandas as pd
 
     table = Results(run, agent)
-    for batch in scan(storage):
+    for batch in scan(storage, since=kept(storage)):
         table.take(batch)
     return pd.DataFrame(table.rows, columns=[*COLUMNS, *table.metrics])
 

@@ -13,6 +13,7 @@ Split by who must act:
     ├── ResumeImpossible    … going on would not continue the same training
     ├── NotComparable       … the agents did not see the same bars
     ├── Diverged            … what was trained again after a resume is not what was trained before
+    ├── HistoryDropped      … what is asked for needs events that were dropped on purpose
     └── UnsupportedFormat   the version is wrong: written by a newer training-journal
 
 Every message is one line: what, where, what to do next.
@@ -81,6 +82,10 @@ class NotComparable(JournalError):
 
 class Diverged(JournalError):
     """An episode that was done again after a resume has other rewards than the first time."""
+
+
+class HistoryDropped(JournalError):
+    """It needs events that somebody dropped with `journal compact --drop-history`; the totals hold them."""
 
 
 class UnsupportedFormat(JournalError):

@@ -58,12 +58,60 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class DroppedFile:
+    """A history file that is no more, as it was."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """History that was dropped because somebody asked for it: the events [first, last], and what held them."""
+
+    first: int
+    last: int
+    chain: bytes
+    """Behind the last of them: what is kept goes on from here."""
+    time_ns: int
+    files: tuple[DroppedFile, ...]
+
+    def as_payload(self) -> dict[str, Any]:
+        """Itself as what JSON holds."""
+        files = [{"path": one.path, "size": one.size, "sha256": one.sha256} for one in self.files]
+        return {
+            "first": self.first,
+            "last": self.last,
+            "chain": self.chain.hex(),
+            "time_ns": self.time_ns,
+            "files": files,
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Drop:
+        """The drop that `as_payload` gave. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
+        first, last, time_ns = (payload[name] for name in ("first", "last", "time_ns"))
+        if any(type(one) is not int for one in (first, last, time_ns)) or not 0 <= first <= last <= INTEGER_MAX:
+            raise ValueError(f"it notes that events {first!r:.30} to {last!r:.30} were dropped")
+        files = tuple(DroppedFile(str(one["path"]), int(one["size"]), str(one["sha256"])) for one in payload["files"])
+        return cls(first, last, bytes.fromhex(payload["chain"]), time_ns, files)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The content of `journal.json`; `segments` are the ordinals that must be there."""
 
     journal_id: bytes
     base: Base
     segments: tuple[int, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    """In order; without gap from event 0 on."""
+
+    @property
+    def kept_from(self) -> int:
+        """The first event that was not dropped."""
+        return self.drops[-1].last + 1 if self.drops else 0
 
     @classmethod
     def new(cls, journal_id: bytes) -> Manifest:
@@ -76,12 +124,14 @@ class Manifest:
 
     def write(self, storage: Storage) -> None:
         """Replace `journal.json`, atomically; durable when it returns."""
-        document = {
+        document: dict[str, Any] = {
             "format": segment.FORMAT,
             "journal": self.journal_id.hex(),
             "base": self.base.as_payload(),
             "segments": [segment.path_of(ordinal) for ordinal in self.segments],
         }
+        if self.drops:
+            document["dropped"] = [one.as_payload() for one in self.drops]
         document["crc32c"] = f"{crc32c(_canonical(document)):08x}"
         replace_file(storage, PATH, json.dumps(document, indent=2).encode() + b"\n")
 
@@ -137,7 +187,15 @@ class Manifest:
             ordinals.append(ordinal)
         if ordinals and ordinals != list(range(base.ordinal, base.ordinal + len(ordinals))):
             raise ValueError("its segments are not in sequence")
-        return cls(bytes.fromhex(document["journal"]), base, tuple(ordinals))
+        drops = tuple(map(Drop.from_payload, document.get("dropped", ())))
+        following = 0
+        for one in drops:
+            if one.first != following:
+                raise ValueError(f"what it says was dropped does not begin with event {following}")
+            following = one.last + 1
+        if following > base.seq:
+            raise ValueError("it notes dropped events that are in the live log")
+        return cls(bytes.fromhex(document["journal"]), base, tuple(ordinals), drops)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ from journal.walk import Piece, Walk
 
 QUARANTINE = "quarantine"
 _HISTORY = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
-_DIRECTORIES = (segment.DIRECTORY, "history", "snapshots", "checkpoints", QUARANTINE)
+_DIRECTORIES = (segment.DIRECTORY, "history", "snapshots", "snapshots/twin", "checkpoints", QUARANTINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _repair(
     torn = walk.torn
     quarantined = _quarantine(storage, walk)
 
-    leftover = walk.leftover if walk.leftover and _in_history(storage, manifest.base.seq) else []
+    leftover = walk.leftover if walk.leftover and _in_history(storage, manifest) else []
     unwanted = {*leftover, *walk.empty, *(torn.later if torn else ())}
     keep = tuple(ordinal for ordinal in walk.ordinals if ordinal not in unwanted)
     if keep == manifest.segments:
@@ -103,16 +103,17 @@ def _repair(
     return done, manifest, Base(following, position, seq, value, context)
 
 
-def _in_history(storage: Storage, end: int) -> bool:
-    """Is there a history file, by its name, for every event below `end`?
+def _in_history(storage: Storage, manifest: Manifest) -> bool:
+    """Is there a history file, by its name, for every event below the live log that was not dropped?
 
     Otherwise the segments that were compacted are not removed: they may be all that is left.
     """
     begins = {int(match[2]): int(match[1]) for match in map(_HISTORY.fullmatch, storage.list("history")) if match}
-    while end > 0:
+    end = manifest.base.seq
+    while end > manifest.kept_from:
         first = begins.get(end - 1, -1)
         end = first if first < end else -1
-    return end == 0
+    return end == manifest.kept_from
 
 
 def _quarantine(storage: Storage, walk: Walk) -> tuple[str, ...]:

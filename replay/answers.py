@@ -42,7 +42,7 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
     """Read the journals that were named and print what was found."""
     from replay.documents import SCHEMA, dumps
     from replay.many import named, read_each
-    from replay.render import console
+    from replay.render import console, show_dropped
 
     paths, several = named(places)
     if not several:
@@ -50,7 +50,9 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
         if as_json:
             print(dumps({"schema": SCHEMA, "path": paths[0], **document}))
         else:
-            reading.show(console(), document)
+            out = console()
+            reading.show(out, document)
+            show_dropped(out, document)
         return reading.code(document)
 
     outcomes = read_each(paths, reading.read)
@@ -73,6 +75,7 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
         for path, document in documents.items():
             out.print(path, style="bold", soft_wrap=True)
             reading.show(out, document)
+            show_dropped(out, document)
         if merged:
             out.print("all together", style="bold")
             (reading.show_merged or reading.show)(out, merged)

@@ -29,6 +29,7 @@ from journal.storage import LockHeld, Storage
 from journal.walk import Piece, Walk, context_after
 from journal.writer import LOCK_PATH
 from replay import history, snapshot
+from replay.dropping import NOTHING, TWINS, Dropped, drop, finish, would_drop
 from replay.history import Description, HistoryWriter, Span
 from replay.loading import Place, load, storage_of
 from replay.progress import Progress, silent
@@ -56,6 +57,8 @@ class Compacted:
     """Segments, history and snapshots together, before …"""
     bytes_after: int
     """… and after."""
+    dropped: Dropped = NOTHING
+    """The history that was dropped, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,19 @@ class _Stretch:
 
 
 def compact(
-    place: Place, *, dry_run: bool = False, keep: int = KEPT_SNAPSHOTS, progress: Progress = silent
+    place: Place,
+    *,
+    dry_run: bool = False,
+    keep: int = KEPT_SNAPSHOTS,
+    drop_history: bool = False,
+    progress: Progress = silent,
 ) -> Compacted:
     """Turn everything in the live log into history, with a snapshot of the state at its end. Durable when it returns.
 
     Recovers the log first, if it was not closed. Running it again with nothing new changes nothing, except that a
     damaged or missing snapshot is made anew. The newest `keep` snapshots stay, at least one. `dry_run` changes nothing
-    at all: it does the work to nowhere, so that it knows the sizes, and takes as long.
+    at all: it does the work to nowhere, so that it knows the sizes, and takes as long. `drop_history` drops all history
+    when that is done, for good (`replay.dropping`); a dry run tells it of the history that there is.
 
     Raises `JournalLocked` beside a running training, `CorruptJournal`, `NotAJournal`, `UnsupportedFormat`,
     `JournalFailed` and its child `DiskFull`; nothing is lost then. Memory: two segments and a row group, and the state.
@@ -92,18 +101,23 @@ def compact(
         if dry_run:
             if storage.locked(LOCK_PATH):
                 raise JournalLocked(f"{storage.name}: a training writes this journal; compact it when that has ended")
-            return _rehearse(storage, manifest, keep, progress)
+            return _rehearse(storage, manifest, keep, drop_history, progress)
         with _locked(storage):
             before = _size(storage)
             manifest = recover(storage, Manifest.read(storage), time.time_ns())[1]
-            return _compact(storage, manifest, before, keep, progress)
+            finish(storage, manifest)
+            done = _compact(storage, manifest, before, keep, progress)
+            if drop_history:
+                dropped = drop(storage, Manifest.read(storage), progress)
+                done = replace(done, dropped=dropped, bytes_after=_size(storage))
+            return done
 
 
 def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progress: Progress) -> Compacted:
     stretches, end = _plan(storage, manifest)
     strays = _strays(storage, manifest, end)
     if not stretches and _up_to_date(storage, manifest):
-        _retire_snapshots(storage, keep)
+        _retire_snapshots(storage, manifest, keep)
         return Compacted(0, (), None, before, _size(storage))
 
     step = _steps(storage, manifest.base, end, progress)
@@ -123,35 +137,52 @@ def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progr
         for ordinal in range(manifest.base.ordinal, end.ordinal):
             storage.remove(segment.path_of(ordinal))
         storage.sync_directory(segment.DIRECTORY)
-    _retire_snapshots(storage, keep)
+    _retire_snapshots(storage, manifest, keep)
     return _compacted(stretches, made, before, _size(storage))
 
 
-def _retire_snapshots(storage: Storage, keep: int) -> None:
-    retired = snapshot.seqs(storage)[max(1, keep) :]
+def _retiring(storage: Storage, manifest: Manifest, keep: int) -> list[int]:
+    """All but the newest `keep`, and but the one that takes the place of dropped history."""
+    return [last for last in snapshot.seqs(storage)[keep:] if last != manifest.kept_from - 1]
+
+
+def _retire_snapshots(storage: Storage, manifest: Manifest, keep: int) -> None:
+    retired = _retiring(storage, manifest, max(1, keep))
     for last in retired:
         storage.remove(snapshot.path_of(last))
     if retired:
         storage.sync_directory(snapshot.DIRECTORY)
 
 
-def _rehearse(storage: Storage, manifest: Manifest, keep: int, progress: Progress) -> Compacted:
-    """What `_compact` would do, with everything written to nowhere."""
+def _rehearse(storage: Storage, manifest: Manifest, keep: int, drop_history: bool, progress: Progress) -> Compacted:
+    """What would be done, with everything written to nowhere."""
+    made: dict[Span, int] = {}
+    done = _rehearse_compaction(storage, manifest, keep, made, progress)
+    if not drop_history:
+        return done
+    dropped = would_drop(storage, manifest, made, progress)
+    return replace(done, dropped=dropped, bytes_after=done.bytes_after - dropped.bytes)
+
+
+def _rehearse_compaction(
+    storage: Storage, manifest: Manifest, keep: int, made: dict[Span, int], progress: Progress
+) -> Compacted:
     before = after = _size(storage)
     stretches, end = _plan(storage, manifest)
     _strays(storage, manifest, end)
     kept = max(1, keep)
     if not stretches and _up_to_date(storage, manifest):
-        after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[kept:])
+        after -= sum(storage.size(snapshot.path_of(last)) for last in _retiring(storage, manifest, kept))
         return Compacted(0, (), None, before, after)
     step = _steps(storage, manifest.base, end, progress)
     notes = _notes(storage, manifest)
     for stretch in stretches:
         size, sha256 = _write_history(storage, manifest, stretch, _Nowhere(), step)
         notes.append(HistoryNote(stretch.span.path, size, sha256))
+        made[stretch.span] = size
         after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
     after += snapshot.write(_Nowhere(), load(storage, whole=True), end, notes)[0]
-    after -= sum(storage.size(snapshot.path_of(last)) for last in snapshot.seqs(storage)[kept - 1 :])
+    after -= sum(storage.size(snapshot.path_of(last)) for last in _retiring(storage, manifest, kept - 1))
     return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
 
 
@@ -358,8 +389,9 @@ def _steps(storage: Storage, base: Base, end: Base, progress: Progress) -> Calla
 
 
 def _size(storage: Storage) -> int:
-    directories = (segment.DIRECTORY, history.DIRECTORY, snapshot.DIRECTORY)
-    return sum(storage.size(f"{directory}/{name}") for directory in directories for name in storage.list(directory))
+    directories = (segment.DIRECTORY, history.DIRECTORY, snapshot.DIRECTORY, TWINS)
+    paths = (f"{directory}/{name}" for directory in directories for name in storage.list(directory))
+    return sum(storage.size(path) for path in paths if path != TWINS)
 
 
 class _Nowhere(io.BytesIO):

@@ -193,8 +193,9 @@ def _named(state: State) -> dict[str, Checkpoint]:
 
 def _compacted(source: Storage, manifest: Manifest) -> Iterator[str]:
     """History and snapshots below the live log; what a compaction is just making is still in the segments."""
-    for directory in ("history", "snapshots"):
+    for directory in ("history", "snapshots", "snapshots/twin"):
         for name in source.list(directory):
             match = _PARQUET.fullmatch(name)
-            if match and int(match[1]) < manifest.base.seq:
+            # The last event of what takes the place of dropped history is the last that was dropped.
+            if match and manifest.kept_from - (directory != "history") <= int(match[1]) < manifest.base.seq:
                 yield f"{directory}/{name}"

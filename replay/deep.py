@@ -32,7 +32,26 @@ class Contents:
         self._state = State(manifest.journal_id)
         self._whole = True
         """Was every event folded so far? Otherwise the state says nothing."""
-        self._snapshots = _snapshots(storage)
+        self._snapshots = [last for last in _snapshots(storage) if last >= manifest.kept_from]
+        self._manifest = manifest
+
+    def begin(self, found: Found) -> None:
+        """Where history was dropped: the two snapshots that take its place are checked, and folded on from."""
+        if not self._manifest.drops:
+            return
+        from replay.snapshot import packed, path_of, read_at, twin_of
+
+        last = self._manifest.kept_from - 1
+        good = []
+        for path in (path_of(last), twin_of(last)):
+            try:
+                good.append(read_at(self._storage, self._manifest, last, path=path, whole=True).state)
+            except CorruptJournal as error:
+                found(error)
+        if len(good) == 2 and packed(good[0]) != packed(good[1]):
+            found(CorruptJournal(twin_of(last), 0, last, f"it is not the same as {path_of(last)}"))
+        self._whole = bool(good)
+        self._state = good[0] if good else self._state
 
     def take(self, piece: Piece, found: Found) -> None:
         """Check one piece's cells and fold its events."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from journal.manifest import Manifest
 from replay.compare import Comparison
-from replay.frames import moment, totals_document
+from replay.frames import dropped_document, moment, totals_document
 from replay.resume import ResumePoint
 from replay.state import Agent, Attempt, Checkpoint, Run, State
 from replay.totals import PHASES
@@ -110,7 +111,13 @@ def _place(state: State) -> dict[str, Any]:
         "events": state.events,
         "last_seq": state.last_seq,
         "last_time": moment(state.last_time_ns),
+        "dropped": dropped_of(state),
     }
+
+
+def dropped_of(state: State) -> dict[str, Any] | None:
+    """What was dropped of the journal that this state was read from."""
+    return None if state.storage is None else dropped_document(Manifest.read(state.storage))
 
 
 def _run(run: Run, *, running: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from journal.walk import Piece, Walk
 from journal.writer import LOCK_PATH
 from replay.lines import Line, piece_lines
 from replay.loading import Place, storage_of
+from replay.scan import kept
 
 Moment = int | datetime
 """A seq, or a time."""
@@ -28,7 +29,7 @@ def dump(place: Place, *, since: Moment | None = None, until: Moment | None = No
     """
     newest_ns = 0
     try:
-        for piece in _pieces(storage_of(place)):
+        for piece in _pieces(storage_of(place), since if isinstance(since, int) else 0):
             if isinstance(since, int) and piece.seq + piece.events < since:
                 continue
             for line in piece_lines(piece):
@@ -47,7 +48,8 @@ def _reached(moment: Moment, line: Line, newest_ns: int) -> bool:
     return line.seq >= moment if isinstance(moment, int) else newest_ns >= round(moment.timestamp() * 1e9)
 
 
-def _pieces(storage: Storage) -> Iterator[Piece]:
+def _pieces(storage: Storage, since: int) -> Iterator[Piece]:
+    kept(storage, since)
     manifest = Manifest.read(storage)
     if manifest.base.seq:
         from replay.history import pieces, spans  # It needs pyarrow.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from journal.manifest import Manifest
 from replay.state import Agent, State
 
 if TYPE_CHECKING:
@@ -50,3 +51,11 @@ def moment(time_ns: int) -> str | None:
         return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds") if time_ns else None
     except (OverflowError, ValueError, OSError):
         return str(time_ns)
+
+
+def dropped_document(manifest: Manifest) -> dict[str, Any] | None:
+    """`dropped` in every document of a journal whose history was dropped: how many events, and when; else None."""
+    if not manifest.drops:
+        return None
+    last = manifest.drops[-1]
+    return {"events": last.last + 1, "last_seq": last.last, "time": moment(last.time_ns)}

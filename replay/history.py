@@ -110,11 +110,12 @@ def all_spans(storage: Storage) -> list[Span]:
 def spans(storage: Storage, manifest: Manifest) -> list[Span]:
     """The files that hold the events below the manifest's base: without gap or overlap, by their names.
 
-    Files above it are left out: a compaction that was killed made them, and the segments are there. Raises
-    `CorruptJournal` where one is missing or overlaps.
+    Files above it are left out: a compaction that was killed made them, and the segments are there. So are those of
+    events that were dropped. Raises `CorruptJournal` where one is missing or overlaps.
     """
-    found = [span for span in all_spans(storage) if span.first < manifest.base.seq]
-    following = 0
+    kept = range(manifest.kept_from, manifest.base.seq)
+    found = [span for span in all_spans(storage) if span.first in kept]
+    following = kept.start
     for span in found:
         if span.first > following:
             break
@@ -236,6 +237,8 @@ def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[Row
             raise CorruptJournal(span.path, 0, span.first, "this file belongs to another journal")
         if before is not None and not _same_place(before, told.base):
             raise CorruptJournal(span.path, 0, span.first, "it does not go on where the history file before it ends")
+        if manifest.drops and span.first == manifest.kept_from and told.base.chain != manifest.drops[-1].chain:
+            raise CorruptJournal(span.path, 0, span.first, "it does not go on where the dropped history ended")
         before = told.end
         if span.last + 1 == manifest.base.seq and not _same_place(told.end, manifest.base):
             raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")

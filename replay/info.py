@@ -12,6 +12,7 @@ from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.walk import Walk
 from journal.writer import LOCK_PATH
+from replay.frames import dropped_document
 from replay.loading import Place, storage_of
 from replay.promises import Head
 
@@ -36,6 +37,7 @@ def info(place: Place) -> dict[str, Any]:
         "compacted_events": manifest.base.seq,
         "head": Head.of(walk.promise)._asdict(),
         "run": walk.context().run,
+        "dropped": dropped_document(manifest),
         "bytes": sum(sum(found.values()) for found in files.values()),
         "files": {directory: {"count": len(found), "bytes": sum(found.values())} for directory, found in files.items()},
         "writing": _writing(storage),

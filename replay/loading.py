@@ -12,7 +12,7 @@ from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from replay.fold import fold
-from replay.scan import scan
+from replay.scan import check_kept, scan
 from replay.state import State
 
 Place = str | os.PathLike[str] | Storage
@@ -36,7 +36,8 @@ def load(place: Place, at: int | datetime | None = None, *, whole: bool = False)
     snapshot is damaged; `whole`: they are checked now, and a damaged snapshot is passed over.
 
     A time is compared with the running maximum of the events' times, so a clock that went back does not matter; naive
-    ones are local. Raises `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
+    ones are local. Raises `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`, and `HistoryDropped`
+    for a moment whose events were dropped.
     """
     storage = storage_of(place)
     try:
@@ -52,6 +53,11 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
     until = at + 1 if isinstance(at, int) else None
     before_ns = round(at.timestamp() * 1e9) if isinstance(at, datetime) else None
     state = _start(storage, manifest, until, before_ns, whole)
+    if state.events < manifest.kept_from:
+        from replay.snapshot import foundation
+
+        foundation(storage, manifest)
+        check_kept(manifest, state.events)  # There is one, but the moment lies before it.
     state.storage = storage
     for batch in scan(storage, since=state.events, until=until):
         if before_ns is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from journal.events import KIND_NAMES, Event
 from replay.loading import Place, storage_of
-from replay.scan import Seen, passes
+from replay.scan import Seen, kept, passes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +43,8 @@ def events(
 
     `since` and `until` are seqs or times. A time stands for the first event (`until`: from `since` on) that is not
     earlier, so a clock that went back does not matter; naive ones are local. Raises `ValueError` for a column or kind
-    that does not exist, else as `replay.load` does, at the first damage of what is read. Memory: a segment, or a row
-    group.
+    that does not exist, else as `replay.load` does, at the first damage of what is read; warns where events were
+    dropped. Memory: a segment, or a row group.
     """
     from replay import table  # It needs pyarrow, which `import replay` does not.
     from replay.selection import Selection
@@ -56,7 +56,7 @@ def events(
         Window(_bound(since), _bound(until)),
     )
     storage = storage_of(place)
-    begin = since if isinstance(since, int) else 0
+    begin = kept(storage, since if isinstance(since, int) else 0)
 
     def once(seen: Seen, following: int) -> Iterator[tuple[int, pa.RecordBatch | None]]:
         return selection.read(storage, seen, following)

@@ -80,6 +80,14 @@ def show_replay(out: Console, document: Document) -> None:
         _say(out, f"  {document['command']}", "bold")
 
 
+def show_dropped(out: Console, document: Document) -> None:
+    """What every verb says of a journal whose history was dropped."""
+    dropped = document.get("dropped")
+    if dropped and "time" in dropped:
+        told = f"the events 0 to {dropped['last_seq']} were dropped on {_time(dropped['time'])}: "
+        _say(out, told + "totals and resume points hold them, nothing can look into them or check them again", "yellow")
+
+
 def show_runs(out: Console, document: Document) -> None:
     """Each run with its attempts."""
     for run in document["runs"]:
@@ -217,12 +225,23 @@ def show_compact(out: Console, document: Document) -> None:
     """What was compacted, or would be."""
     if not document["segments"] and not document["snapshot"]:
         _say(out, "nothing to compact")
-        return
-    would = "would become" if document["dry_run"] else "became"
-    _say(out, f"{document['segments']:,} segments {would} {', '.join(document['history'])}")
+        if not document["dropped"]["files"]:
+            return
+    else:
+        would = "would become" if document["dry_run"] else "became"
+        _say(out, f"{document['segments']:,} segments {would} {', '.join(document['history'])}")
     _say(out, f"  {document['bytes_before']:,} bytes before, {document['bytes_after']:,} after")
     if document["snapshot"]:
         _say(out, f"  snapshot: {document['snapshot']}")
+    dropped = document["dropped"]
+    if dropped["files"]:
+        would = "would be" if document["dry_run"] else "were"
+        _say(
+            out,
+            f"  {dropped['events']:,} events {would} dropped: {len(dropped['files']):,} history files, "
+            f"{dropped['bytes']:,} bytes; the totals stay",
+            "yellow",
+        )
 
 
 def show_copy(out: Console, document: Document) -> None:

@@ -6,11 +6,13 @@ error: the journal is listed again and the scan goes on from its seq.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self, TypeVar
 
-from journal.errors import CorruptJournal
+from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import Manifest
 from journal.skipping import base_behind
 from journal.storage import Storage
@@ -28,7 +30,7 @@ def scan(storage: Storage, *, since: int = 0, until: int | None = None) -> Itera
     """Batches of the events with since ≤ seq < until (to the end, if None).
 
     Memory: one segment, or one row group of history. Raises `CorruptJournal` at the first damage of what was promised
-    (everything before it has been yielded), `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
+    (everything before it has been yielded), `HistoryDropped`, `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
     """
 
     def once(seen: Seen, following: int) -> Iterator[tuple[int, Batch]]:
@@ -88,8 +90,38 @@ def _pass(storage: Storage, seen: Seen, since: int, until: int | None) -> Iterat
             yield batch if stop - start == len(batch) else batch.cut(start, stop)
 
 
+def kept(storage: Storage, since: int = 0) -> int:
+    """`since`; or, with a warning that says so, where what was not dropped begins."""
+    manifest = Manifest.read(storage)
+    if since >= manifest.kept_from:
+        return since
+    warnings.warn(
+        f"{storage.name}: {dropped_words(manifest)}; what is read begins with {manifest.kept_from}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return manifest.kept_from
+
+
+def check_kept(manifest: Manifest, since: int) -> None:
+    """Raises `HistoryDropped` where event `since` was."""
+    if since < manifest.kept_from:
+        raise HistoryDropped(
+            f"event {since} is needed, and {dropped_words(manifest)}: ask for what comes after them (--since, --at), "
+            "or look into a copy that was made before"
+        )
+
+
+def dropped_words(manifest: Manifest) -> str:
+    """What was dropped, and when, for people."""
+    last = manifest.drops[-1]
+    when = datetime.fromtimestamp(last.time_ns / 1e9, UTC).date()
+    return f"the events 0 to {last.last} were dropped on {when}"
+
+
 def _everything(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
     manifest = seen.manifest
+    check_kept(manifest, since)
     if since < manifest.base.seq:
         from replay.history import read  # It needs pyarrow.
 

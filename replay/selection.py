@@ -17,7 +17,7 @@ from replay.batch import Batch
 from replay.history import RowGroup, row_groups
 from replay.parquet import reading
 from replay.query import Window
-from replay.scan import Seen, live_log
+from replay.scan import Seen, check_kept, live_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Selection:
 
     def read(self, storage: Storage, seen: Seen, since: int) -> Iterator[tuple[int, pa.RecordBatch | None]]:
         """The rows of one pass from seq `since` on, each batch with the seq behind it; None: there are none."""
+        check_kept(seen.manifest, since)
         if since < seen.manifest.base.seq:
             for group in row_groups(storage, seen.manifest, since):
                 yield group.first + group.count, self._of_history(group, since)

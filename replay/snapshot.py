@@ -89,6 +89,11 @@ def path_of(last: int) -> str:
     return f"{DIRECTORY}/{last}.parquet"
 
 
+def twin_of(last: int) -> str:
+    """`snapshots/twin/<last seq>.parquet`: the second copy of a snapshot that no history can make anew."""
+    return f"{DIRECTORY}/twin/{last}.parquet"
+
+
 def seqs(storage: Storage) -> list[int]:
     """The last seqs of all snapshots, by their names, newest first."""
     matches = (_NAME.fullmatch(name) for name in storage.list(DIRECTORY))
@@ -160,17 +165,23 @@ def read(storage: Storage, path: str, *, whole: bool = False) -> Snapshot:
     return found
 
 
-def read_at(storage: Storage, manifest: Manifest, last: int | None = None, *, whole: bool = False) -> Snapshot:
-    """The snapshot at `last` (None: where the live log begins), if it is one of this journal. Raises as `read` does."""
+def read_at(
+    storage: Storage, manifest: Manifest, last: int | None = None, *, path: str | None = None, whole: bool = False
+) -> Snapshot:
+    """The snapshot at `last` (None: where the live log begins), if it is one of this journal. Raises as `read` does.
+
+    `path` is the file, where it has not the name of one.
+    """
     if last is None:
         last = manifest.base.seq - 1
-    found = read(storage, path_of(last), whole=whole)
+    found = read(storage, path or path_of(last), whole=whole)
     base = found.base
     if found.state.journal_id != manifest.journal_id:
         raise CorruptJournal(found.path, 0, last, "this snapshot belongs to another journal")
     if base.seq != last + 1:
         raise CorruptJournal(found.path, 0, last, f"it holds the state before seq {base.seq}, its name says otherwise")
-    if base.seq == manifest.base.seq and base.chain != manifest.base.chain:
+    chains = {manifest.base.seq: manifest.base.chain} | {drop.last + 1: drop.chain for drop in manifest.drops[-1:]}
+    if base.chain != chains.get(base.seq, base.chain):
         raise CorruptJournal(found.path, 0, last, "it is of another course of this journal: the chain does not match")
     return found
 
@@ -189,15 +200,19 @@ def newest(
     damaged snapshot is passed over, with a warning that names it. Raises `JournalFailed` where a read fails,
     `UnsupportedFormat` for a newer one.
     """
-    for last in seqs(storage):
-        # Above the base lies what a killed compaction left, or a log that was set back: the segments tell better.
-        if last >= manifest.base.seq or (until is not None and last >= until):
+    founding = manifest.kept_from - 1
+    candidates = {(last, path_of(last)) for last in (*seqs(storage), *([founding] if manifest.drops else []))}
+    candidates |= {(founding, twin_of(founding))} if manifest.drops else set()
+    for last, path in sorted(candidates, key=lambda one: (-one[0], len(one[1]))):
+        # Above the base lies what a killed compaction left, or a log that was set back: the segments tell better. What
+        # is older than what was dropped leads nowhere.
+        if not founding <= last < manifest.base.seq or (until is not None and last >= until):
             continue
         try:
-            state = read_at(storage, manifest, last, whole=whole).state
+            state = read_at(storage, manifest, last, path=path, whole=whole).state
         except CorruptJournal as error:
             warnings.warn(
-                f"{error.path}: {error.reason}; it was passed over and the state computed from older files: "
+                f"{error.path}: {error.reason}; it was passed over and the state computed from other files: "
                 "`journal compact` makes it anew",
                 RuntimeWarning,
                 stacklevel=2,
@@ -206,6 +221,24 @@ def newest(
         if before_ns is None or state.last_time_ns <= before_ns:
             return state
     return None
+
+
+def foundation(storage: Storage, manifest: Manifest) -> Snapshot:
+    """The snapshot that what was not dropped builds on: it or its twin, whichever is good, every byte of it checked.
+
+    Raises `CorruptJournal` where neither is: the state before that place is lost.
+    """
+    last = manifest.kept_from - 1
+    try:
+        return read_at(storage, manifest, last, whole=True)
+    except CorruptJournal as first:
+        try:
+            return read_at(storage, manifest, last, path=twin_of(last), whole=True)
+        except CorruptJournal as second:
+            reason = (
+                f"{first.reason}; so is its twin {second.path} ({second.reason}), and the history below was dropped"
+            )
+            raise CorruptJournal(first.path, 0, last, reason) from None
 
 
 def _unpack(storage: Storage, path: str, checked: Checked) -> Snapshot:

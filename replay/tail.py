@@ -20,7 +20,7 @@ from journal.walk import Piece, Walk, context_after, opening_context
 from journal.writer import LOCK_PATH
 from replay.batch import Batch, Runs, parts, unpack
 from replay.loading import Place, storage_of
-from replay.scan import scan
+from replay.scan import kept, scan
 
 _POLL: Final = 0.1
 """Seconds between two looks."""
@@ -33,16 +33,16 @@ def last(place: Place, count: int) -> tuple[list[Batch], int]:
     storage = storage_of(place)
     manifest = Manifest.read(storage)
     end = Walk(storage, manifest, live=storage.locked(LOCK_PATH)).run().seq
-    kept: deque[Batch] = deque()
+    newest: deque[Batch] = deque()
     held = 0
-    for batch in scan(storage, since=max(0, end - count)) if count > 0 else ():
-        kept.append(batch)
+    for batch in scan(storage, since=kept(storage, max(0, end - count))) if count > 0 else ():
+        newest.append(batch)
         held += len(batch)
-        while held - len(kept[0]) >= count:
-            held -= len(kept.popleft())
+        while held - len(newest[0]) >= count:
+            held -= len(newest.popleft())
     if held > count:
-        kept[0] = kept[0].cut(held - count, len(kept[0]))
-    return list(kept), int(kept[-1].seq[-1]) + 1 if kept else end
+        newest[0] = newest[0].cut(held - count, len(newest[0]))
+    return list(newest), int(newest[-1].seq[-1]) + 1 if newest else end
 
 
 def follow(place: Place, since: int) -> Iterator[Batch]:

@@ -15,17 +15,19 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from journal import chain, segment
-from journal.errors import CorruptJournal
+from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import PATH as MANIFEST_PATH
+from journal.manifest import Manifest
 from journal.recovery import QUARANTINE
 from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk
 from journal.writer import LOCK_PATH
 from replay.deep import Contents
+from replay.frames import dropped_document
 from replay.loading import Place, storage_of
 from replay.progress import Progress, silent
 from replay.promises import Head, chain_after, heads_of, lost_heads
-from replay.scan import Seen
+from replay.scan import Seen, dropped_words
 
 Status = Literal["clean", "torn", "corrupt"]
 
@@ -66,6 +68,9 @@ class Report:
     torn: TornTail = field(default_factory=TornTail)
     unread: tuple[str, ...] = ()
     """History files that only `deep` or `expect` reads: of them it was seen that they are there."""
+    dropped: dict[str, Any] | None = None
+    """What was dropped, and so can no longer be checked: the events up to `last_seq`, in these `files`; whether the
+    snapshot is what they gave."""
 
     def as_document(self) -> dict[str, Any]:
         """The keys of `journal verify --json`."""
@@ -79,7 +84,8 @@ def verify(
 
     `expect` is (seq, chain) of a receipt that was noted: unless exactly that was promised, and nothing before it was
     changed, cut or rolled back since, there is a finding. Memory: one segment. Damage is in the report; raises
-    `NotAJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
+    `NotAJournal`, `UnsupportedFormat`, `JournalFailed` where a read fails, and `HistoryDropped` where `expect` lies in
+    what was dropped.
     """
     storage = storage_of(place)
     passes = 0
@@ -94,6 +100,14 @@ def verify(
         passes += 1
         if report.status == "clean" or not _has_moved(storage, seen, passes):
             return report
+
+
+def _dropped(manifest: Manifest) -> dict[str, Any] | None:
+    told = dropped_document(manifest)
+    if told is None:
+        return None
+    files = [asdict(file) for drop in manifest.drops for file in drop.files]
+    return {**told, "chain": manifest.drops[-1].chain.hex(), "files": files}
 
 
 def _has_moved(storage: Storage, seen: Seen, passes: int) -> bool:
@@ -130,6 +144,11 @@ class _Verification:
         genesis = chain.genesis(self._manifest.journal_id)
         start: bytes | None = genesis
         self._see(Head(-1, genesis.hex()))
+        if self._manifest.drops:
+            start = self._manifest.drops[-1].chain
+            self._see(Head(self._manifest.kept_from - 1, start.hex()))
+        if contents is not None:
+            contents.begin(self._found)
         try:
             walk = Walk(self._storage, self._manifest, live=self._live)
             for piece in self._pieces(walk):
@@ -157,6 +176,7 @@ class _Verification:
             tuple(self._findings),
             TornTail(quarantine=kept) if torn is None else TornTail(torn.events, torn.bytes, torn.reason, kept),
             self._unread,
+            _dropped(self._manifest),
         )
 
     def _pieces(self, walk: Walk) -> Iterator[Piece]:
@@ -179,7 +199,8 @@ class _Verification:
 
         sizes = {path: self._size(path) for path in paths}
         self._total += sum(sizes.values())
-        value: bytes | None = chain.genesis(self._manifest.journal_id)
+        drops = self._manifest.drops
+        value: bytes | None = drops[-1].chain if drops else chain.genesis(self._manifest.journal_id)
         for path in paths:
             piece: Piece | None = None
             try:
@@ -198,6 +219,11 @@ class _Verification:
         """A finding, unless exactly `expect` was promised, and was reached without one."""
         if expect in self._seen:
             return
+        if 0 <= expect.seq < self._manifest.kept_from:
+            raise HistoryDropped(
+                f"the receipt for seq {expect.seq} can no longer be checked: {dropped_words(self._manifest)}; a later "
+                "receipt proves what is kept"
+            )
         if self._seen:
             reason = (
                 "the chain is another one than that of the noted receipt: something before it was changed, "

@@ -22,6 +22,9 @@ def compact(
     dirs: Dirs,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many snapshots stay.")] = 2,
+    drop_history: Annotated[
+        bool, typer.Option("--drop-history", help="Then drop history, for good: only the totals stay.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Turn the log into Parquet.
@@ -35,7 +38,7 @@ def compact(
 
     def read(path: str) -> Compacted:
         with render.progress_bar(f"compacting {path}", quiet=as_json) as progress:
-            return compact_one(path, dry_run=dry_run, keep=keep, progress=progress)
+            return compact_one(path, dry_run=dry_run, keep=keep, drop_history=drop_history, progress=progress)
 
     return answer(
         dirs, as_json, Reading(read, lambda done: compact_document(done, dry_run=dry_run), render.show_compact)

@@ -66,7 +66,7 @@ def compare(
     """
     from replay import render
     from replay.compare import compare as compare_agents
-    from replay.documents import compare_document
+    from replay.documents import compare_document, dropped_of
     from replay.loading import load
     from replay.many import named
     from replay.state import State
@@ -78,7 +78,7 @@ def compare(
 
     def alone(state: State) -> dict[str, Any]:
         try:
-            return together(state)
+            return {**together(state), "dropped": dropped_of(state)}
         except NotComparable as error:
             if not several:
                 raise

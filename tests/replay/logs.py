@@ -29,7 +29,7 @@ QUIET_NAN = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
 SIGNED_NAN = struct.unpack("<d", bytes.fromhex("efbeaddeedfef8ff"))[0]
 REWARD = ("reward", "PPO", "train", 0, 1.5)
 EPISODE = [("start", "PPO", "train", 0), REWARD, ("checkpoint", "PPO"), REWARD, ("end", "PPO", "train", 0)]
-DIRECTORIES = ("", "segments", "history", "snapshots", "quarantine", "checkpoints")
+DIRECTORIES = ("", "segments", "history", "snapshots", "snapshots/twin", "quarantine", "checkpoints")
 
 
 def record(storage: Storage, script: list[tuple[Any, ...]], model: Model | None = None) -> Model:
@@ -116,7 +116,7 @@ def image(storage: Storage) -> dict[str, bytes]:
         f"{directory}/{name}": storage.read(f"{directory}/{name}".lstrip("/"))
         for directory in DIRECTORIES
         for name in storage.list(directory)
-        if name not in (*DIRECTORIES, "writer.lock")
+        if f"{directory}/{name}".lstrip("/") not in (*DIRECTORIES, "writer.lock")
     }
 
 

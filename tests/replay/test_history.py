@@ -193,7 +193,7 @@ def test_a_file_of_another_course_of_the_journal_is_refused() -> None:
 
 def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet's statistics repeat values in the footer."""
-    monkeypatch.setattr(history, "_SEARCHED", True)
+    monkeypatch.setattr(history, "_SEARCHED", lossless.SCHEMA.names)
     storage = fresh()
     looks_like_it = b"training_journal_sha256\x18\x40" + b"0" * 64
     with journal.open("a journal", storage=storage) as log:
