@@ -10,7 +10,6 @@ count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,11 +25,14 @@ COUNT_MAX: Final = PAYLOAD_MAX // (8 + 3 * 4)
 """Rewards in the largest batch: its payload fits whatever the forms are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+Column = int | range | NDArray[np.uint64]
+"""What one number holds for, or a run of consecutive ones, takes no bytes of the payload."""
+
+
+class Packed(NamedTuple):
     """A batch, ready for its cells."""
 
-    count: int
+    rewards: int
     form: int
     episode: int
     step: int
@@ -48,7 +50,7 @@ class Columns(NamedTuple):
 
 
 def as_values(values: Any) -> NDArray[np.float64]:
-    """Rewards as a float64 array of shape (n,). Raises `EventRejected` where they are not exactly that."""
+    """Rewards as a float64 array of shape (n,), perhaps the given one. Raises `EventRejected` for anything else."""
     try:
         given = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # The last is torch's, for what still has a gradient.
@@ -57,6 +59,8 @@ def as_values(values: Any) -> NDArray[np.float64]:
         raise EventRejected(
             f"rewards have shape {given.shape} and dtype {given.dtype}: give one number per sub-environment, shape (n,)"
         )
+    if given.dtype == np.float64:
+        return given
     with np.errstate(over="ignore"):
         real = given.astype(np.float64)
     if (
@@ -70,53 +74,50 @@ def as_values(values: Any) -> NDArray[np.float64]:
     return real
 
 
-def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_MAX) -> int | NDArray[np.uint64]:
-    """A scalar, or `count` integers, of 0 … `largest`. Raises `EventRejected`."""
+def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_MAX) -> Column:
+    """A scalar, or `count` integers, of 0 … `largest`; consecutive ones as a `range`. Raises `EventRejected`."""
     if isinstance(given, int):
         events.check_count(given, what)
-        low = high = given
-    else:
-        column = np.asarray(given)
-        if column.ndim == 0 and column.dtype.kind in "iu":
-            return as_column(int(column), count, what, largest)
-        if column.shape != (count,) or column.dtype.kind not in "iu":
-            raise EventRejected(
-                f"{what} has shape {column.shape} and dtype {column.dtype}: give {count} integers, or one"
-            )
+        if given > largest:
+            raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
+        return given
+    column = np.asarray(given)
+    if column.ndim == 0 and column.dtype.kind in "iu":
+        return as_column(int(column), count, what, largest)
+    if column.shape != (count,) or column.dtype.kind not in "iu":
+        raise EventRejected(f"{what} has shape {column.shape} and dtype {column.dtype}: give {count} integers, or one")
+    low, high = int(column[0]), int(column[-1])
+    # Integers that grow all the way, and by no more than there are of them, are consecutive.
+    consecutive = high - low == count - 1 and np.count_nonzero(column[1:] > column[:-1]) == count - 1
+    if not consecutive:
         low, high = int(column.min()), int(column.max())
     if low < 0 or high > largest:
         raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
     if high - low > UINT32_MAX:
         raise EventRejected(f"{what} spans more than 2**32: append these rewards in several batches")
-    return given if isinstance(given, int) else column.astype(np.uint64)
+    return range(low, high + 1) if consecutive else column.astype(np.uint64)
 
 
-def pack(
-    episodes: int | NDArray[np.uint64],
-    steps: int | NDArray[np.uint64],
-    env_indices: int | NDArray[np.uint64],
-    values: NDArray[np.float64],
-) -> Packed:
+def pack(episodes: Column, steps: Column, env_indices: Column, values: NDArray[np.float64]) -> Packed:
     """The batch of checked columns."""
     parts: list[bytes] = []
     form = 0
     bases: list[int] = []
     for place, column in enumerate((episodes, steps, env_indices)):
         if isinstance(column, int):
-            bases.append(column)
-            continue
-        first = int(column[0])
-        if int(column[-1]) - first == len(column) - 1 and bool((column[1:] - column[:-1] == 1).all()):
-            bases.append(first)
+            base = column
+        elif isinstance(column, range):
+            base = column.start
             form |= CONSECUTIVE << (2 * place)
-            continue
-        base = int(column.min())
+        else:
+            base = int(column.min())
+            form |= LISTED << (2 * place)
+            parts.append((column - np.uint64(base)).astype("<u4").tobytes())
         bases.append(base)
-        form |= LISTED << (2 * place)
-        parts.append((column - np.uint64(base)).astype("<u4").tobytes())
+    # A copy: what the caller does to the array from here on changes nothing.
     parts.append(values.astype("<f8", copy=False).tobytes())
     episode, step, env_index = bases
-    return Packed(len(values), form, episode, step, env_index, b"".join(parts))
+    return Packed(len(values), form, episode, step, env_index, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def payload_length(count: int, form: int) -> int:

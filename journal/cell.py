@@ -35,6 +35,8 @@ PAYLOAD_MAX: Final = EXTENT_MAX * CELL
 
 BODY: Final = Struct("<HHQqBBHIIIQQd")
 """The 60 bytes of an event's cell that the checksum covers."""
+BATCH: Final = Struct("<HHQqBBHIIIQQQ")
+"""The same of a batch, which has the number of its rewards in the place of the value."""
 REWARD: Final = Struct("<IQqxB6xIIQQd")
 """The same of a reward, which has no payload: kind with extent 0, and zeros for pad, form and payload crc."""
 PROMISE: Final = Struct("<HHQqQQ24s")
@@ -42,7 +44,7 @@ PROMISE: Final = Struct("<HHQqQQ24s")
 PUBLISH: Final = Struct("<I60s")
 """crc and body, stored by one call: the only way a cell enters the log."""
 
-assert BODY.size == REWARD.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
+assert BODY.size == BATCH.size == REWARD.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
 
 # Events. Numbers are part of the format: never reused, never changed.
 NAME_GIVEN: Final = 1

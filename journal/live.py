@@ -17,7 +17,7 @@ from journal.errors import DiskFull, JournalFailed
 from journal.storage import File, Storage
 from journal.worker import Worker, wait
 
-_PWRITE_FROM: Final = 16 << 10
+PWRITE_FROM: Final = 16 << 10
 """Bytes: a larger payload is written by pwrite also into a mapped segment; page faults cost more than the call."""
 _RETRY: Final = 1.0
 """Seconds until a spare that could not be prepared is tried again."""
@@ -40,7 +40,7 @@ class LiveSegment:
         view = file.map() if mapped else None
         self.mapped = view is not None
         self.buffer: Any = file if view is None else view
-        self.put: Callable[[Any, int, int, bytes], None] = _pwrite_cell if view is None else cell.PUBLISH.pack_into
+        self.put: Callable[[Any, int, int, bytes], None] = pwrite if view is None else cell.PUBLISH.pack_into
 
     @property
     def limit(self) -> int:
@@ -70,7 +70,7 @@ class LiveSegment:
 
     def write(self, offset: int, data: bytes) -> None:
         """Store `data` at `offset`."""
-        if self.mapped and len(data) < _PWRITE_FROM:
+        if self.mapped and len(data) < PWRITE_FROM:
             self.buffer[offset : offset + len(data)] = data
         else:
             self.file.write(offset, data)
@@ -86,7 +86,8 @@ class LiveSegment:
         return self.position + offset // CELL - 1
 
 
-def _pwrite_cell(file: File, offset: int, crc: int, body: bytes) -> None:
+def pwrite(file: File, offset: int, crc: int, body: bytes) -> None:
+    """Publish a cell by a write."""
     file.write(offset, cell.PUBLISH.pack(crc, body))
 
 

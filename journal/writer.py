@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import struct
 import weakref
 from collections.abc import Callable
 from threading import Lock as Mutex
@@ -23,7 +22,7 @@ from journal.cell import CELL
 from journal.commit import Commit, Receipt
 from journal.errors import DiskFull, EventRejected, JournalError
 from journal.events import Event
-from journal.live import LiveSegment, Spares, failure
+from journal.live import PWRITE_FROM, LiveSegment, Spares, failure, pwrite
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
 from journal.segment import DIRECTORY, path_of
@@ -61,8 +60,10 @@ class Log(Tail):
         entropy: Callable[[int], bytes],
     ) -> None:
         # They need numpy, which `import journal` does not; and Ctrl-C is not to fall into an import in `rewards`.
-        from journal import batch  # noqa: F401
+        from journal import batch
         from journal.recovery import recover
+
+        self._batch = batch
 
         if storage.exists(MANIFEST_PATH) or storage.list(DIRECTORY):
             manifest = Manifest.read(storage)
@@ -136,23 +137,21 @@ class Log(Tail):
         returns. Raises as `reward` does; then none was recorded. More than `journal.batch.COUNT_MAX` (209,712) are
         recorded in several batches, each by that rule: interrupted between two, the first ones stay.
         """
-        from journal import batch
-
-        self._usable()
+        batch = self._batch
         real = batch.as_values(values)
         count = len(real)
         if not count:
+            self._usable()
             return self._seq
-        columns = [
+        columns: list[Any] = [
             batch.as_column(episodes, count, "episodes"),
             batch.as_column(steps, count, "steps"),
             batch.as_column(env_indices, count, "env_indices", batch.UINT32_MAX),
         ]
         first = None
         for start in range(0, count, batch.COUNT_MAX):
-            stop = start + batch.COUNT_MAX
-            part = [c if isinstance(c, int) else c[start:stop] for c in columns]
-            packed = batch.pack(part[0], part[1], part[2], real[start:stop])
+            part = slice(start, start + batch.COUNT_MAX)
+            packed = batch.pack(*(c if isinstance(c, int) else c[part] for c in columns), real[part])
             seq = self._append_cell(
                 cell.REWARDS,
                 packed.payload,
@@ -162,8 +161,8 @@ class Log(Tail):
                 packed.env_index,
                 packed.episode,
                 packed.step,
-                _as_double(packed.count),  # The count takes the place of the value: the same 8 bytes.
-                takes=packed.count,
+                packed.rewards,
+                takes=packed.rewards,
             )
             first = seq if first is None else first
         assert first is not None
@@ -252,7 +251,7 @@ class Log(Tail):
                     raise EventRejected(_unknown_agent(agent))
                 position = self._base + (offset >> 6)
                 payload_crc = self._checked(payload, position, offset) if length else 0
-                body = _pack_body(
+                body = (_pack_batch if kind == cell.REWARDS else _pack_body)(
                     kind,
                     extent,
                     seq,
@@ -269,7 +268,9 @@ class Log(Tail):
                 )
                 if length:
                     self._segment.write(offset + CELL, payload)
-                self._put(self._buffer, offset, cell.checksum(body, self._salt, position), body)
+                # Behind a payload that was written, the map would have to fault the head's page in first.
+                put, buffer = (pwrite, self._segment.file) if length >= PWRITE_FROM else (self._put, self._buffer)
+                put(buffer, offset, cell.checksum(body, self._salt, position), body)
                 self._offset = offset + needed
                 self._seq = seq + takes
                 if event is not None:
@@ -413,11 +414,8 @@ def _unknown_agent(agent: object) -> str:
     return f"agent is {agent!r:.80}: give the number that log.agent(name) returned"
 
 
-def _as_double(count: int) -> float:
-    return float(struct.unpack("<d", struct.pack("<Q", count))[0])
-
-
 _pack_body: Callable[..., bytes] = cell.BODY.pack
+_pack_batch: Callable[..., bytes] = cell.BATCH.pack
 _pack_reward: Callable[..., bytes] = cell.REWARD.pack
 
 

@@ -43,10 +43,9 @@ class DiskFile:
         self._view: memoryview | None = None
 
     def write(self, offset: int, data: Buffer) -> None:
-        view = memoryview(data)
-        while len(view):
-            written = os.pwrite(self._fd, view, offset)
-            view, offset = view[written:], offset + written
+        written = os.pwrite(self._fd, data, offset)
+        if written < len(data):  # Rarely: the disk is full, or a signal came in between.
+            self.write(offset + written, memoryview(data)[written:])
 
     def read(self, offset: int, length: int) -> bytes:
         return _read(self._fd, offset, length)

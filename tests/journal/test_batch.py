@@ -37,8 +37,8 @@ def test_what_is_packed_is_unpacked(data: st.DataObject, count: int) -> None:
     values = np.array(data.draw(st.lists(st.floats(), min_size=count, max_size=count)))
     checked = [batch.as_column(one, count, "x") for one in (episodes, steps, envs)]
     packed = batch.pack(checked[0], checked[1], checked[2], batch.as_values(values))
-    assert batch.payload_length(packed.count, packed.form) == len(packed.payload)
-    back = batch.unpack(packed.count, packed.form, packed.episode, packed.step, packed.env_index, packed.payload)
+    assert batch.payload_length(packed.rewards, packed.form) == len(packed.payload)
+    back = batch.unpack(packed.rewards, packed.form, packed.episode, packed.step, packed.env_index, packed.payload)
     for given_, found in ((episodes, back.episode), (steps, back.step), (envs, back.env_index)):
         assert found.tolist() == np.broadcast_to(np.asarray(given_, dtype=np.uint64), count).tolist()
     assert back.value.tobytes() == values.tobytes()
@@ -46,7 +46,8 @@ def test_what_is_packed_is_unpacked(data: st.DataObject, count: int) -> None:
 
 
 def test_columns_that_need_no_bytes_take_none() -> None:
-    steps = np.arange(7, 107, dtype=np.uint64)
+    steps = batch.as_column(np.arange(7, 107, dtype=np.uint64), 100, "steps")
+    assert steps == range(7, 107)
     packed = batch.pack(3, steps, np.full(100, 5, dtype=np.uint64), np.zeros(100))
     assert packed.form == batch.CONSECUTIVE << 2 | batch.LISTED << 4
     assert len(packed.payload) == 100 * (8 + 4)
@@ -97,3 +98,23 @@ def test_a_batch_over_the_limit_is_split_and_a_segments_worth_goes_whole_to_the_
     assert [(one.step, one.env_index, one.value) for one in seen[1:-1]] == [
         (i, count - 1 - i, float(i)) for i in range(count)
     ]
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i4", "u8", ">i4"])
+def test_consecutive_numbers_are_found_in_every_dtype_and_only_there(dtype: str) -> None:
+    """Whoever only compared neighbours would be wrong where small integers overflow, or numbers are left out."""
+    assert batch.as_column(np.arange(100, 120, dtype=dtype), 20, "x") == range(100, 120)
+    for others in ([3, 4, 6], [3, 5, 5], [5, 4, 3], [0, 0], [1, 0, 3, 4]):
+        column = batch.as_column(np.array(others, dtype=dtype), len(others), "x")
+        assert isinstance(column, np.ndarray) and column.tolist() == others
+    assert batch.as_column(np.array([7], dtype=dtype), 1, "x") == range(7, 8)
+    with pytest.raises(journal.EventRejected, match="outside"):
+        batch.as_column(np.array([-2, -1, 0, 1], dtype="i1"), 4, "x")
+
+
+def test_a_batch_keeps_what_its_array_held_when_it_was_recorded() -> None:
+    """Loops use their arrays again; a payload must not change between its checksum and its write."""
+    values = np.arange(3, dtype=np.float64)
+    packed = batch.pack(0, 0, 0, batch.as_values(values))
+    values[:] = 9
+    assert np.frombuffer(packed.payload).tolist() == [0, 1, 2]
