@@ -65,7 +65,7 @@ class RunEnded(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptStarted(Event):
-    """A process took up a run. `monotonic` is its clock in seconds; `code` the SHA-256 of its main script."""
+    """A process took up a run. `code` is the SHA-256 of its main script."""
 
     kind: ClassVar[int] = cell.ATTEMPT_STARTED
     run: str

@@ -352,7 +352,8 @@ def _clock(agent: Agent, phase: Phase, now: float, wall_ns: int, change: int) ->
         agent.spent_closed[phase].time_ns += elapsed
         agent.lineage.effective[phase].time_ns += elapsed
     if active.open + change > 0:
-        agent.active[phase] = Active(now, wall_ns, active.open + change)
+        # Of the wall clock the newest time counts: where it went back, nothing that broke off takes longer for that.
+        agent.active[phase] = Active(now, max(wall_ns, active.wall_ns), active.open + change)
     else:
         agent.active.pop(phase, None)
 
