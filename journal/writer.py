@@ -381,12 +381,11 @@ class Log(Tail):
             raise failure(error, f"closing {self.storage.name}") from error
 
     def _let_go(self) -> None:
-        try:
-            self._stop()
-        finally:
-            self._file_lock.release()
-            self._close_files()
-            _OPENED.discard(self)
+        """In this order: without the lock no thread may be at work, and what was not let go can still be closed."""
+        self._stop()
+        self._file_lock.release()
+        self._close_files()
+        _OPENED.discard(self)
 
     def _forked(self) -> None:
         """In a forked child: the log is the parent's. Drop lock and map at once."""
