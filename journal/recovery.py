@@ -4,11 +4,11 @@ It runs whenever a journal is opened for writing, is idempotent, and classifies 
 changes anything. In this order, each step durable before the next, so that a crash in the middle is recovered as well:
 
     1. copy the torn tail to quarantine/
-    2. list only the segments that stay; remove the others: wholly torn ones, spares, compaction's leftovers
+    2. sync the last sealed and every unsealed segment: what they hold, and their names, may be in the page cache only
+    3. list only the segments that stay; remove the others: wholly torn ones, spares, compaction's leftovers
        (as far as history is there)
-    3. sync the last sealed and every unsealed segment (what they hold may be in the page cache only), seal the
-       unsealed, cut them behind the seal
-    4. remove unfinished temp files
+    4. seal the unsealed segments, cut all behind their seal
+    5. remove unfinished temp files
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ def _repair(
     torn = walk.torn
     quarantined = _quarantine(storage, walk)
 
-    leftover = walk.leftover if walk.leftover and _in_history(storage, manifest) else []
+    for path in (walk.last_sealed, *(piece.path for piece in walk.unsealed)):
+        if path is not None:
+            _sync(storage, path)
+    if walk.unsealed:
+        storage.sync_directory(segment.DIRECTORY)
+
+    leftover = walk.leftover if _in_history(storage, manifest) else []
     unwanted = {*leftover, *walk.empty, *(torn.later if torn else ())}
     keep = tuple(ordinal for ordinal in walk.ordinals if ordinal not in unwanted)
     if keep == manifest.segments:
@@ -74,12 +80,9 @@ def _repair(
         # One by one from the end, also for a power cut: a gap in the sequence would look like a loss.
         storage.remove(segment.path_of(ordinal))
         storage.sync_directory(segment.DIRECTORY)
-    if walk.last_sealed is not None:
-        _sync(storage, walk.last_sealed)
 
     position, seq, value = walk.position, walk.seq, walk.chain
-    unsealed = [piece for piece in walk.unsealed if piece.header.ordinal in keep]
-    for piece in unsealed:
+    for piece in walk.unsealed:
         value = _seal(storage, piece, value, time_ns)
         position = piece.position + piece.end + 1
     for piece in walk.excess:
@@ -138,7 +141,7 @@ def _quarantine(storage: Storage, walk: Walk) -> tuple[str, ...]:
 
 
 def _seal(storage: Storage, piece: Piece, value: bytes, time_ns: int) -> bytes:
-    """Sync what was found, write and sync the seal, cut behind it. Returns the chain after the seal.
+    """Write and sync the seal of a segment that is synced, cut behind it. Returns the chain after the seal.
 
     `value` is the chain at the piece's last promise (at its beginning, where it holds none).
     """
@@ -156,8 +159,6 @@ def _seal(storage: Storage, piece: Piece, value: bytes, time_ns: int) -> bytes:
     )
     file = storage.open(piece.path)
     try:
-        file.sync()
-        storage.sync_directory(segment.DIRECTORY)
         file.write(piece.offset(piece.end), mark)
         file.sync()
         file.truncate(piece.offset(piece.end) + CELL)

@@ -6,9 +6,11 @@ What is promised is there afterwards, what was appended is a prefix, and the jou
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +21,7 @@ from journal.cell import CELL
 from journal.manifest import Manifest
 from journal.recovery import recover
 from journal.storage import Storage
+from journal.storage.disk import DiskStorage
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
@@ -176,6 +179,51 @@ def test_what_recovery_removed_stays_removed(clock: Any) -> None:
         assert storage.crash(Random(seed)).list("segments") == names == ["00000000.seg"]
 
 
+def cached(start: MemoryStorage) -> MemoryStorage:
+    """The same journal as somebody just copied it: nothing of its segments is on disk, their names neither."""
+    storage = MemoryStorage()
+    storage.make_directory("segments")
+    for path in ("journal.json", *(piece.path for piece in Walk(start))):  # Without the spare.
+        file = storage.create(path)
+        file.write(0, start.read(path))
+        if path == "journal.json":
+            file.sync()
+            storage.sync_directory("")
+        file.close()
+    return storage
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_seal_promises_only_what_is_on_disk_and_a_list_only_names_that_are(
+    events_of: EventsOf, clock: Any, copied: bool
+) -> None:
+    """The power goes while a segment is adopted: were a step not durable before the next, it would be refused."""
+    storage = MemoryStorage()
+    log = journal.open("memory", storage=storage, sync="close", clock=clock)
+    for number in range(12):
+        log.append(journal.Custom(name="x", data=number))
+    dead = storage.kill()
+    log.close()
+    expected = events_of(dead)
+    assert (Manifest.read(dead).segments, len(list(Walk(dead)))) == ((), 1)
+    nth, ended = 0, False
+    while not ended:
+        nth += 1
+        faulty = FaultyStorage(cached(dead) if copied else dead.kill())
+        faulty.fail(*CHANGES, nth=nth, kill=True)
+        try:
+            repaired(faulty)
+            ended = True
+        except Killed:
+            pass
+        for seed in range(24):
+            after = faulty.inner.crash(Random(seed))  # type: ignore[attr-defined]
+            repaired(after)
+            found = events_of(after)
+            assert found == expected[: len(found)] and (not ended or found == expected), (nth, seed)
+    assert nth > 8
+
+
 def test_a_segment_is_taken_from_the_list_before_it_is_removed(events_of: EventsOf, clock: Any) -> None:
     """Listed and begun, but its first cells did not reach the disk. Gone and still listed, it would be missed."""
     storage = MemoryStorage()
@@ -188,6 +236,8 @@ def test_a_segment_is_taken_from_the_list_before_it_is_removed(events_of: Events
     storage.sync_directory("segments")
     Manifest.read(storage).with_segments((0, 1)).write(storage)
     expected = events_of(storage)
+    found = recover(storage.kill(), Manifest.read(storage), 7)[0]
+    assert found.crashed and found.torn_bytes > 0 and found.reason == "the first cell is not a segment opened mark"
     nth, ended = 0, False
     while not ended:
         nth += 1
@@ -224,6 +274,33 @@ def test_a_failing_step_is_told_and_the_next_try_goes_on(events_of: EventsOf, cl
         repaired(storage)
         assert events_of(storage) == expected
     assert nth > 10
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_recovery_leaves_no_file_open_whatever_fails(clock: Any, tmp_path: Path, sealed: bool) -> None:
+    def handles() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    start = damaged(clock)
+    if sealed:
+        repaired(start)
+        start.open(FIRST).truncate(4096)  # The truncate behind the seal did not happen.
+    before, nth, ended = handles(), 0, False
+    while not ended:
+        nth += 1
+        root = tmp_path / str(nth)
+        for path, data in image(start).items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+        faulty = FaultyStorage(DiskStorage(root))
+        faulty.fail("sync", "write", "truncate", nth=nth)
+        try:
+            repaired(faulty)
+            ended = True
+        except journal.JournalFailed:
+            pass
+        assert handles() == before
+    assert nth > (3 if sealed else 10)
 
 
 def test_a_full_disk_during_recovery_is_told_as_that(clock: Any) -> None:
