@@ -81,6 +81,7 @@ def test_all_that_was_appended_is_adopted_and_sealed(events_of: EventsOf, clock:
     assert events_of(storage) == before
     walk = Walk(storage).run()
     assert walk.promise.events == len(before) and not walk.unsealed
+    assert walk.last is not None and int(walk.last.cells["time_ns"][walk.last.end - 1]) == 7, "the seal says when"
 
 
 def test_what_was_adopted_survives_a_power_cut(events_of: EventsOf, clock: Any) -> None:

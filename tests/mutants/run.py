@@ -7,8 +7,9 @@
     python tests/mutants/run.py --list journal.chain
 
 What a mutant is: steps.py and generic.py. A survivor must be in docs/mutants.md, with the reason; others are
-findings (exit 1). What was killed is noted in build/mutants/ and not tried again while the module stays as it is, so
-after a test was added the same command tries only what is left; `--all` tries everything.
+findings (exit 1). What was killed is noted in build/mutants/ and not tried again while the module stays as it is, and
+what is listed is believed to live, so after a test was added the same command tries only what is left; `--all` tries
+everything.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Container
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,8 +34,6 @@ from trial import BROKEN, HUNG, KILLED, ROOT, SURVIVED, TIMED_OUT, Bench, Outcom
 
 NOTES = ROOT / "build" / "mutants"
 SURVIVORS = ROOT / "docs" / "mutants.md"
-PATIENCE = (20.0, 5.0)
-"""A trial may compute so many seconds, and so many times what its tests take; if it does not end, thrice that."""
 
 
 def mutants_of(module: str, kinds: tuple[str, ...] = KINDS, only: str = "") -> list[Mutant]:
@@ -71,7 +71,8 @@ def main() -> int:
         found = mutants_of(module, kinds, arguments.only)
         try:
             files = tuple(arguments.tests or TARGETS.get(module, ()))
-            outcomes = _try_all(module, found, arguments.all, files, arguments.within)
+            listed = () if arguments.all else reasons
+            outcomes = _try_all(module, found, files, again=arguments.all, within=arguments.within, listed=listed)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 2
@@ -94,7 +95,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _try_all(
-    module: str, found: list[Mutant], again: bool, files: tuple[str, ...], within: float
+    module: str, found: list[Mutant], files: tuple[str, ...], *, again: bool, within: float, listed: Container[str]
 ) -> dict[str, Outcome]:
     source = (ROOT / path_of(module)).read_bytes()
     notes = NOTES / f"{module}-{sha256(source).hexdigest()[:12]}.jsonl"
@@ -106,6 +107,9 @@ def _try_all(
             name = told.pop("name")
             known[name] = Outcome(**told)
     outcomes = {one.name: known[one.name] for one in found if one.name in known and known[one.name].status == KILLED}
+    outcomes |= {
+        one.name: Outcome(SURVIVED, "", 0.0) for one in found if one.name in listed and one.name not in outcomes
+    }
     left = [one for one in found if one.name not in outcomes]
     if not left:
         return outcomes
@@ -119,12 +123,11 @@ def _try_all(
             # What killed others in this function first: most mutants die by few bench.
             reaching = [test for test in bench.reaching(around) if bench.seconds[test] <= within]
             chosen = sorted(reaching, key=lambda test: bench.seconds[test] / (1 + 10 * kills[test]))
-            limit = PATIENCE[0] + PATIENCE[1] * sum(bench.seconds[test] for test in chosen)
             outcome = Outcome(SURVIVED, "", 0.0)
             if chosen:
-                outcome = bench.trial(one.source, chosen, limit)
+                outcome = bench.trial(one.source, chosen)
                 if outcome.status in (TIMED_OUT, HUNG):
-                    outcome = bench.trial(one.source, chosen, 3 * limit)
+                    outcome = bench.trial(one.source, chosen, patience=3)
             kills[outcome.by] += outcome.status == KILLED
             outcomes[one.name] = outcome
             print(json.dumps({"name": one.name, **{s: getattr(outcome, s) for s in Outcome.__slots__}}), file=log)

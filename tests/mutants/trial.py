@@ -6,8 +6,8 @@ fork gives one function of the module its mutated code and runs the tests. Where
 (a constant, a default), a fork of the first process imports the mutated module in place of the real one. So a trial
 costs no start of an interpreter and mostly no import, and no file is ever changed.
 
-A trial's time is measured in what it computed, not by the clock: on a busy machine nothing is taken for a hang. One
-whose main thread sleeps throughout half a minute waits for what does not come.
+The time of each test is measured in what it computes, not by the clock: on a busy machine nothing is taken for an
+endless loop. A trial whose main thread sleeps throughout half a minute waits for what does not come.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import math
 import os
 import resource
 import signal
@@ -38,6 +39,8 @@ WARM = (
 )
 MEMORY = 8 << 30
 """Bytes a trial may take: a mutated size must not bring the machine down."""
+PATIENCE = (4.0, 10.0)
+"""Seconds that a test may compute, and how many times what it takes on the module as it is."""
 SILENCE = 30.0
 """Seconds throughout which the main thread sleeps, before the trial is called hung."""
 
@@ -92,11 +95,11 @@ class Bench:
             _say_into(self._sink)
             server = _Server(module, os.fdopen(ask), answer)
             code = _pytest(self.files, server)
-            server.child.end(code, server.failed, server.watch) if server.child else os._exit(0)
+            server.child.end(code, server.selection.failed, server.watch) if server.child else os._exit(0)
         os.close(ask)
         os.close(answer)
         self._heard = os.fdopen(self._answers)
-        told = self._ask({"watch": True, "limit": 3600})
+        told = self._ask({"watch": True})
         if told is None or told["status"] != SURVIVED:
             self._sink.seek(0)
             output = self._sink.read().decode(errors="replace")[-4000:]
@@ -108,13 +111,14 @@ class Bench:
         """The tests that enter a function which begins on one of `lines`; None: all."""
         return [test for test in self.seconds if lines is None or any(at in lines for at in self._entered[test])]
 
-    def trial(self, source: str, chosen: Sequence[str], limit: float) -> Outcome:
-        """What becomes of one mutant; it may compute for `limit` seconds."""
-        told = self._ask({"source": source, "chosen": chosen, "limit": limit})
+    def trial(self, source: str, chosen: Sequence[str], patience: float = 1.0) -> Outcome:
+        """What becomes of one mutant; `patience` times as long as usual is waited for its end."""
+        limits = {test: patience * (PATIENCE[0] + PATIENCE[1] * self.seconds[test]) for test in chosen}
+        told = self._ask({"source": source, "limits": limits})
         if told is None:
             return Outcome(BROKEN, "", 0.0)
         if told["status"] == "whole":
-            told = self._imported(source, chosen, limit)
+            told = self._imported(source, limits)
         return Outcome(told["status"], told["by"], told["seconds"])
 
     def close(self) -> None:
@@ -131,30 +135,34 @@ class Bench:
         line = self._heard.readline()
         return json.loads(line) if line else None
 
-    def _imported(self, source: str, chosen: Sequence[str], limit: float) -> dict[str, Any]:
+    def _imported(self, source: str, limits: dict[str, float]) -> dict[str, Any]:
         """A trial whose fork imports everything anew."""
-        child = _fork(limit)
+        child = _fork()
         if not child.here:
             return child.outcome()
         path = ROOT / path_of(self.module)
         sys.meta_path.insert(0, _Transplant(self.module, path, compile(source, str(path), "exec", dont_inherit=True)))
         _say_into(self._sink)
-        wanted = {test.partition("::")[0] for test in chosen}
-        selection = _Selection(chosen)
+        wanted = {test.partition("::")[0] for test in limits}
+        selection = _Selection(limits)
         child.end(_pytest([file for file in self.files if file in wanted], selection), selection.failed, None)
         raise AssertionError("unreachable")
 
 
 class _Selection:
-    """Of what pytest collected only the chosen tests, in their order; and which one failed."""
+    """Of what pytest collected only the chosen tests, in their order, each with its limit; and which one failed."""
 
-    def __init__(self, chosen: Sequence[str]) -> None:
-        self.places = {test: place for place, test in enumerate(chosen)}
+    def __init__(self, limits: dict[str, float]) -> None:
+        self._limits = limits
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        kept = [item for item in items if item.nodeid in self.places]
-        items[:] = sorted(kept, key=lambda item: self.places[item.nodeid])
+        places = {test: place for place, test in enumerate(self._limits)}
+        items[:] = sorted((one for one in items if one.nodeid in places), key=lambda one: places[one.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        used = math.ceil(time.process_time() + self._limits[nodeid])
+        resource.setrlimit(resource.RLIMIT_CPU, (used, resource.RLIM_INFINITY))
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed and not self.failed:
@@ -168,11 +176,7 @@ class _Server:
         self._module, self._requests, self._answer = module, requests, answer
         self.child: _Child | None = None
         self.watch: _Watch | None = None
-        self.failed = ""
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed and not self.failed:
-            self.failed = report.nodeid
+        self.selection = _Selection({})
 
     def pytest_runtestloop(self, session: Any) -> bool | None:
         """True: done, and nothing was run. None: pytest itself is to run what is left in `session.items`."""
@@ -184,7 +188,7 @@ class _Server:
             if new is None or not new.keys() <= functions.keys():
                 told: dict[str, Any] = {"status": "whole"}
             else:
-                child = _fork(request["limit"])
+                child = _fork()
                 if child.here:
                     self.child = child
                     for name, code in new.items():
@@ -194,7 +198,9 @@ class _Server:
                         self.watch = _Watch(path)
                         session.config.pluginmanager.register(self.watch)
                     else:
-                        _Selection(request["chosen"]).pytest_collection_modifyitems(session.items)
+                        self.selection = _Selection(request["limits"])
+                        session.config.pluginmanager.register(self.selection)
+                        self.selection.pytest_collection_modifyitems(session.items)
                     return None
                 told = child.outcome()
             os.write(self._answer, json.dumps(told).encode() + b"\n")
@@ -349,7 +355,7 @@ class _Child:
         return {"status": HUNG if hung else TIMED_OUT if over else BROKEN, "by": "", "seconds": seconds}
 
 
-def _fork(limit: float) -> _Child:
+def _fork() -> _Child:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
@@ -357,7 +363,6 @@ def _fork(limit: float) -> _Child:
         return _Child(pid, reading)
     os.close(reading)
     os.setpgid(0, 0)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     return _Child(0, writing)
 

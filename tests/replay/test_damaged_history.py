@@ -11,6 +11,7 @@ import pytest
 
 import journal
 import replay
+from journal.manifest import Manifest
 from journal.storage.faulty import FaultyStorage, Killed
 from replay import history
 from replay.compaction import compact
@@ -131,8 +132,11 @@ def test_leftover_segments_stay_where_their_history_is_lost(lost: int | None) ->
         compact(faulty)
     after = storage.kill()
     assert segments(after) == before
+    after.create("history/somebody's notes").close()
     if lost is not None:
         after.remove(history.all_spans(after)[lost].path)
+        end = Manifest.read(after).base.seq
+        after.create(f"history/{end}-{end - 1}.parquet").close()  # Begins behind its end: it leads nowhere.
     journal.open("a journal", storage=after).close()
     left = [raw for raw in segments(after) if raw in before]
     assert left == ([] if lost is None else before)
