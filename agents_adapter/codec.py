@@ -22,10 +22,10 @@ from typing import Any, Final
 
 import msgpack
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from agents_adapter import tensors
+from journal.crc import crc32c
 from journal.errors import EventRejected
 
 MAGIC: Final = b"tjstate\n"

@@ -24,7 +24,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from crc32c import crc32c
+from journal.crc import crc32c
 
 CELL: Final = 64
 """Bytes in a cell. It divides every disk sector, so a cell never straddles two."""

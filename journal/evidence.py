@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from crc32c import crc32c
 
 from journal import arrays, cell
 from journal.cell import CELL
+from journal.crc import crc32c
 
 
 def covers(raw: memoryview, salt: int, limit: int) -> bool:

@@ -10,11 +10,10 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from crc32c import crc32c
-
 from journal import chain as chains
 from journal import segment
 from journal.context import Context
+from journal.crc import crc32c
 from journal.errors import CorruptJournal, JournalFailed, NotAJournal, UnsupportedFormat
 from journal.events import INTEGER_MAX
 from journal.storage import Storage

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from crc32c import crc32c
-
 from journal import cell, events
 from journal.cell import CELL
 from journal.context import Context
+from journal.crc import crc32c
 from journal.errors import UnsupportedFormat
 
 FORMAT: Final = 1

@@ -15,11 +15,10 @@ from threading import Lock as Mutex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crc32c import crc32c
-
 from journal import cell, events
 from journal.cell import CELL
 from journal.commit import Commit, Receipt
+from journal.crc import crc32c
 from journal.errors import DiskFull, EventRejected, JournalError
 from journal.events import Event
 from journal.live import PWRITE_FROM, LiveSegment, Spares, failure, pwrite

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from journal import arrays, cell
 from journal.cell import CELL
+from journal.crc import crc32c
 from journal.walk import Piece
 from replay import table, unpacking
 from replay.batch import COLUMNS, Batch

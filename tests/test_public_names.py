@@ -162,7 +162,7 @@ def test_the_installed_packages_are_typed_and_named() -> None:
 @pytest.mark.parametrize(
     ("name", "too_early"),
     [
-        ("journal", {"numpy", "pandas", "pyarrow", "typer", "rich"}),
+        ("journal", {"numpy", "pandas", "pyarrow", "typer", "rich", "email", "zipfile", "argparse"}),
         ("replay", {"pandas", "pyarrow", "typer", "rich"}),
         ("agents_adapter", {"pandas", "pyarrow", "typer", "rich", "gymnasium", "torch", "matplotlib"}),
     ],
