@@ -77,17 +77,12 @@ class Episode:
         self.heard: Callable[[float], object] | None = None
         """Who listens."""
         self._record = track.recorder.reward
-        track.recorder.append(
-            EpisodeStarted(
-                agent=track.name,
-                episode=number,
-                phase=phase,
-                env_index=env_index,
-                seed=self.seed,
-                entry=position,
-                params=None if entry is None else entry.params,
-            )
-        )
+        like, payload = _STARTED, b""
+        if entry is not None or seed is not None:
+            params = None if entry is None else entry.params
+            like = EpisodeStarted(agent=_ANY, episode=0, seed=self.seed, entry=position, params=params)
+            payload = payload_of(like)
+        track.recorder.episode(like, payload, self._agent, number, env_index, self._flags)
 
     @property
     def start(self) -> int:
@@ -122,11 +117,12 @@ class Episode:
         """
         if type(reward) is not float:
             reward = as_reward(reward)
+        over = bool(terminated or truncated)  # Asked before anything is recorded: it may be no truth.
         self._record(self._agent, self.number, self.steps, reward, self.env_index, self._flags)
         self.steps += 1
         if reward - reward == 0.0:
             self.reward += reward
-        if terminated or truncated:
+        if over:
             self.end("terminated" if terminated else "truncated")
 
     def listen(self, heard: Callable[[float], object]) -> None:
@@ -166,25 +162,16 @@ class Episode:
         """
         if self.ended:
             self._refuse()
-        if not reason or type(reason) is not str:
-            raise EventRejected(f"reason is {reason!r:.80}: give a word, such as 'completed'")
         track = self._track
-        end = EpisodeEnded(
-            agent=track.name,
-            episode=self.number,
-            phase=self.phase,
-            env_index=self.env_index,
-            reason=reason,
-            metrics=metrics or None,
-        )
-        if metrics:
-            payload_of(end)  # Before anything is recorded: can it be?
+        # Before anything is recorded: can it be?
+        usual = type(reason) is str and not metrics and reason in _ENDED
+        like, payload = _ENDED[reason] if usual else _ended(reason, metrics)
         if self.shown is not None:
             self.observe(self.shown())
             self.shown = None
         if not self._bars_told and self.entry is not None:
             self._saw(self.entry.instrument, self.entry.timeframe, self.entry.start, self.entry.stop, None)
-        track.recorder.append(end)
+        track.recorder.episode(like, payload, self._agent, self.number, self.env_index, self._flags)
         self.ended = True
         self._record = self._refuse
         track.ended(self)
@@ -221,3 +208,17 @@ class Episode:
 
     def __repr__(self) -> str:
         return f"<Episode {self.number} of {self._track.name}, {self.phase}, {self.steps} steps>"
+
+
+def _ended(reason: str, metrics: dict[str, Any]) -> tuple[EpisodeEnded, bytes]:
+    """The end of an episode, but for which; and its payload."""
+    if not reason or type(reason) is not str:
+        raise EventRejected(f"reason is {reason!r:.80}: give a word, such as 'completed'")
+    like = EpisodeEnded(agent=_ANY, episode=0, reason=reason, metrics=metrics or None)
+    return like, payload_of(like)
+
+
+_ANY = "-"
+"""Stands for an agent's name in an event of which only what it has in common with others is used."""
+_STARTED = EpisodeStarted(agent=_ANY, episode=0)
+_ENDED = {reason: _ended(reason, {}) for reason in ("terminated", "truncated", "completed")}

@@ -42,6 +42,16 @@ class Recorder:
                 self.failed(error)
         return -1
 
+    def episode(
+        self, like: journal.Event, payload: bytes, agent: int, episode: int, env_index: int, flags: int
+    ) -> None:
+        """As `Log.episode`."""
+        if self.failure is None:
+            try:
+                self.log.episode(like, payload, agent, episode, env_index, flags)
+            except JournalFailed as error:
+                self.failed(error)
+
     def agent(self, name: str) -> int:
         """The agent's number in this journal, or 0 where nothing is recorded any more."""
         if self.failure is None:

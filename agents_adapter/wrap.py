@@ -67,13 +67,14 @@ class RecordedEnvironment(Proxy):
         Raises `EventRejected` before the environment moves where no reset came before it, and after it where the result
         or the reward is not one; `JournalClosed`, `JournalFailed`.
         """
-        episode: Episode | None = self._journal_episode
+        place = self.__dict__  # Read directly: a class with __getattr__ looks its attributes up slowly.
+        episode: Episode | None = place["_journal_episode"]
         if episode is None or episode.ended:
             episode = self._begun()
-        result = self._journal_env.step(action)
+        result = place["_journal_env"].step(action)
         values = len(result) if isinstance(result, (tuple, list)) else 0
         if values == 5:
-            episode.step(result[1], bool(result[2]), bool(result[3]))
+            episode.step(result[1], result[2], result[3])
         elif values == 4:
             done, info = bool(result[2]), result[3]
             cut = done and isinstance(info, dict) and bool(info.get("TimeLimit.truncated", False))

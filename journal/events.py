@@ -280,6 +280,9 @@ _PAYLOAD_FIELDS: Final[dict[int, tuple[tuple[str, Any], ...]]] = {
     for kind, event in REGISTRY.items()
 }
 
+_READ_BACK: Final = frozenset({str, int, float, bool, bytes})
+"""Types of which msgpack gives back what it was given; in lists and dicts there may be others."""
+
 
 def kind_name(kind: int) -> str:
     """The class name of a kind, or `"kind 57"` for one that a newer version wrote."""
@@ -300,6 +303,8 @@ def payload_of(event: Event) -> bytes:
     if not content:
         return b""
     payload = pack(content, type(event).__name__)
+    if all(type(value) in _READ_BACK for value in content.values()):
+        return payload
     try:
         unpack(payload)
     except ValueError as error:
