@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import journal
+from journal.batch import Packed
 from journal.errors import JournalFailed
 
 OnFailure = Literal["raise", "warn"]
@@ -28,10 +29,6 @@ class Recorder:
             self._forgiving_reward if self._forgiving else log.reward
         )
         """(agent's number, episode, step, value, env_index, flags), as `Log.reward`: bound once, called each step."""
-        self.rewards: Callable[[int, Any, Any, Any, Any, int], object] = (
-            self._forgiving_rewards if self._forgiving else log.rewards
-        )
-        """(agent's number, episodes, steps, values, env_indices, flags), as `Log.rewards`."""
 
     def append(self, event: journal.Event) -> int:
         """Append one event; its seq, or -1 where nothing is recorded any more."""
@@ -49,6 +46,14 @@ class Recorder:
         if self.failure is None:
             try:
                 self.log.episode(like, payload, agent, episode, env_index, flags)
+            except JournalFailed as error:
+                self.failed(error)
+
+    def batch(self, agent: int, packed: Packed, flags: int) -> None:
+        """As `Log.batch`."""
+        if self.failure is None:
+            try:
+                self.log.batch(agent, packed, flags)
             except JournalFailed as error:
                 self.failed(error)
 
@@ -80,14 +85,5 @@ class Recorder:
         if self.failure is None:
             try:
                 self.log.reward(agent, episode, step, value, env_index, flags)
-            except JournalFailed as error:
-                self.failed(error)
-
-    def _forgiving_rewards(
-        self, agent: int, episodes: Any, steps: Any, values: Any, env_indices: Any = 0, flags: int = 0
-    ) -> None:
-        if self.failure is None:
-            try:
-                self.log.rewards(agent, episodes, steps, values, env_indices, flags)
             except JournalFailed as error:
                 self.failed(error)

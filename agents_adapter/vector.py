@@ -25,7 +25,7 @@ from agents_adapter.environments import sub_environments
 from agents_adapter.plan_env import followed_by
 from agents_adapter.proxy import Proxy, as_seed
 from agents_adapter.wrap import Shown, as_bars, not_a_step
-from journal.batch import as_values
+from journal.batch import CONSECUTIVE, COUNT_MAX, LISTED, Packed, as_values
 from journal.cell import EVAL
 from journal.errors import EventRejected
 from journal.events import Phase, check_count
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["next step", "same step", "disabled"]
 _MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same step", "Disabled": "disabled"}
+_ALL: Final = LISTED | LISTED << 2 | CONSECUTIVE << 4
+_LISTED: Final = LISTED | LISTED << 2 | LISTED << 4
+"""Forms of a batch: episodes and steps are listed; the sub-environments are all of them, or listed."""
 _NOT_PLANNED: Final = (
     "a vector environment inside episodes() or evaluate(), which walk one episode at a time: wrap each sub-environment "
     "in a PlanEnv(env, plan, part=(i, n)) instead"
@@ -88,6 +91,10 @@ class SubEnvironments:
         self._env, self._track, self._bars, self._phase = env, track, bars, phase
         self._flags = EVAL if phase == "eval" else 0
         count = self._count = int(env.num_envs)
+        if not 0 < count <= COUNT_MAX:
+            raise EventRejected(f"num_envs of {env!r:.60} is {count:,}: 1 to {COUNT_MAX:,} can be recorded together")
+        self._none = bytes(count)
+        """What an array of bool is where nothing is true."""
         told = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
         self._mode: Mode | None = _MODES.get(str(getattr(told, "value", told)))
         if bars is not None and self._mode == "same step":
@@ -98,17 +105,20 @@ class SubEnvironments:
         self._episodes: list[Episode | None] = [None] * count
         """The open ones."""
         self._seeds: list[int | None] = [None] * count
-        self._index = np.arange(self._first, self._first + count, dtype=np.uint64)
-        self._number = np.zeros(count, dtype=np.uint64)
+        self._base = track.next_number[phase]
+        """Numbers of episodes are counted from here, so that they need four bytes."""
+        self._number = np.zeros(count, dtype="<u4")
+        self._steps = np.zeros(count, dtype="<u4")
+        """Number of each open episode, and the steps in it."""
         self._heard: dict[int, Callable[[float], object]] = {}
         """Who listens to the open episodes, of the few that somebody listens to."""
-        self._steps = np.zeros(count, dtype=np.uint64)
-        """Number of each open episode, and the steps in it."""
         self._fresh: list[int] = []
         """Those that were reset and not stepped since, ascending."""
+        self._reset = False
+        """Was it ever?"""
         self._over = np.ones(count, dtype=bool)
         """Those whose episode is over and that were not reset since."""
-        self._some_over = self._waiting = True
+        self._mark()
 
     # -- resets ------------------------------------------------------------------------------------------------------
 
@@ -133,6 +143,7 @@ class SubEnvironments:
             self._seeds[i] = given + i if given is not None and apart else given
             self._over[i] = False
         self._fresh = sorted({*self._fresh, *self._chosen(mask)})
+        self._reset = True
         self._mark()
         self._track.resets.add((self._phase, self._first))
 
@@ -145,8 +156,10 @@ class SubEnvironments:
 
     def _mark(self) -> None:
         """Note what is asked at every step."""
-        self._some_over = bool(self._over.any())
-        self._waiting = self._some_over and self._mode == "disabled"
+        over = self._over.any()
+        self._moving = np.flatnonzero(~self._over).astype("<u4") if over else None
+        """Those that the next step moves; None for all."""
+        self._waiting = bool(over) and (self._mode == "disabled" or not self._reset)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -168,31 +181,39 @@ class SubEnvironments:
     def take(self, result: Any) -> Any:
         """Record what a vector step gave, and return it."""
         rewards, terminated, truncated = self._read(result)
-        ended = terminated | truncated
-        number, steps, index, given = self._number, self._steps, self._index, rewards
-        if self._some_over:
-            live = np.flatnonzero(~self._over)
-            ended &= ~self._over
-            rewards, number, steps, index = rewards[live], number[live], steps[live], index[live]
-        if len(rewards):
-            self._track.recorder.rewards(self._track.number, number, steps, rewards, index, self._flags)
+        moving = self._moving
+        if moving is None:
+            self._record(rewards.size, _ALL, self._number, self._steps, rewards)
+        elif moving.size:
+            listed = self._number.take(moving), self._steps.take(moving), moving, rewards.take(moving)
+            self._record(moving.size, _LISTED, *listed)
         for i, heard in self._heard.items():
             if not self._over[i]:
-                heard(float(given[i]))
-        if self._some_over:
-            self._steps[live] += 1
+                heard(float(rewards[i]))
+        self._steps += 1  # Of those that did not move, too: where their next episodes start it is set to 0.
+        ended = terminated.tobytes() != self._none or truncated.tobytes() != self._none
+        those = np.flatnonzero((terminated | truncated) & ~self._over).tolist() if ended else []
+        if moving is not None:
             # Next step's mode, else the step was refused: this step was their reset.
             self._fresh = np.flatnonzero(self._over).tolist()
             self._over[:] = False
+        for i in those:
+            self._closed(i).end("terminated" if terminated[i] else "truncated")
+        if self._mode == "same step":
+            self._fresh = those
+        elif those or moving is not None:
+            self._over[those] = True
             self._mark()
-        else:
-            self._steps += 1
-        if ended.any():
-            self._end(np.flatnonzero(ended).tolist(), terminated)
         return result
 
+    def _record(self, count: int, form: int, *columns: NDArray[Any]) -> None:
+        """One batch: the columns of the form, then the rewards."""
+        payload = b"".join([column.tobytes() for column in columns])
+        packed = Packed(count, form, self._base, 0, self._first, payload)
+        self._track.recorder.batch(self._track.number, packed, self._flags)
+
     def _read(self, result: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """(rewards, terminated, truncated), each of shape (n,); the rewards are a copy."""
+        """(rewards, terminated, truncated), each of shape (n,)."""
         values = len(result) if isinstance(result, (tuple, list)) else 0
         if values == 5:
             _, rewards, terminated, truncated, _ = result
@@ -204,15 +225,15 @@ class SubEnvironments:
                 self._mode = "same step"
         else:
             raise not_a_step(self._env, result)
-        real = as_values(rewards)
-        ends = [np.asarray(one, dtype=bool) for one in (terminated, truncated)]
-        for one in (real, *ends):
-            if one.shape != (self._count,):
+        real, shape = as_values(rewards).astype("<f8", copy=False), (self._count,)
+        first, second = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
+        for one in (real, first, second):
+            if one.shape != shape:
                 raise EventRejected(
                     f"step() of {self._env!r:.60} returned rewards or ends of shape {one.shape}: "
                     f"give one for each of its {self._count} sub-environments"
                 )
-        return real, ends[0], ends[1]
+        return real, first, second
 
     def _start(self, i: int) -> None:
         track, follows, bars = self._track, self._plans[i], self._bars
@@ -225,18 +246,9 @@ class SubEnvironments:
         if bars is not None:
             episode.shown = lambda: as_bars(bars(self._env, i))
         self._episodes[i] = episode
-        self._number[i], self._steps[i] = episode.number, 0
+        self._number[i], self._steps[i] = episode.number - self._base, 0
         if episode.heard is not None:
             self._heard[i] = episode.heard
-
-    def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
-        for i in those:
-            self._closed(i).end("terminated" if terminated[i] else "truncated")
-        if self._mode == "same step":
-            self._fresh = those
-        else:
-            self._over[those] = True
-            self._mark()
 
     def _closed(self, i: int) -> Episode:
         """The episode of sub-environment `i`, which is to end, with its steps counted."""

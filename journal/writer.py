@@ -30,6 +30,7 @@ from journal.tail import Clock, Tail
 from journal.turn import Turn
 
 if TYPE_CHECKING:
+    from journal.batch import Packed
     from journal.recovery import Recovered
 
 Sync = Literal["group", "always", "close"]
@@ -151,21 +152,16 @@ class Log(Tail):
         for start in range(0, count, batch.COUNT_MAX):
             part = slice(start, start + batch.COUNT_MAX)
             packed = batch.pack(*(c if isinstance(c, int) else c[part] for c in columns), real[part])
-            seq = self._append_cell(
-                cell.REWARDS,
-                packed.payload,
-                flags,
-                packed.form,
-                agent,
-                packed.env_index,
-                packed.episode,
-                packed.step,
-                packed.rewards,
-                takes=packed.rewards,
-            )
+            seq = self.batch(agent, packed, flags)
             first = seq if first is None else first
         assert first is not None
         return first
+
+    def batch(self, agent: int, packed: Packed, flags: int = 0) -> int:
+        """As `rewards`, of one batch that the caller has packed, as `journal.batch` tells; it must hold a reward."""
+        where = agent, packed.env_index, packed.episode, packed.step
+        count = packed.rewards
+        return self._append_cell(cell.REWARDS, packed.payload, flags, packed.form, *where, count, takes=count)
 
     def append(self, event: Event) -> int:
         """Record one event. Returns its seq; it survives the process from then on (`sync="always"`: a power cut).
