@@ -64,7 +64,7 @@ def record_everything(storage: Storage) -> None:
         log.sync()
         log._append_cell(77, b"no msgpack \xc1", flags=0xF0, form=9, agent=ppo, env_index=3, step=4, value=SIGNED_NAN)
         log._append_cell(78, bytes(64), episode=2**64 - 1)
-        log._append_cell(cell.REWARDS, b"", agent=ppo, takes=0)
+        log._append_cell(cell.REWARDS, b"", agent=ppo, takes=0, value=0)
         log.append(journal.MetricLogged(agent="PPO", metric="loss", step=3, value=float("nan")))
         log.append(journal.Custom(name="big", data=bytes(range(256)) * 300))
         log.append(journal.EpisodeEnded(agent="PPO", episode=0, reason="terminated", metrics={"pnl": 1.0}))
