@@ -181,10 +181,10 @@ class _Server:
     def pytest_runtestloop(self, session: Any) -> bool | None:
         """True: done, and nothing was run. None: pytest itself is to run what is left in `session.items`."""
         path = str(ROOT / path_of(self._module))
-        functions = _functions_of(path)
+        functions, original = _functions_of(path), Path(path).read_text()
         for line in self._requests:
             request = json.loads(line)
-            new = _changed_functions(Path(path), request["source"]) if "source" in request else {}
+            new = _changed_functions(path, original, request["source"]) if "source" in request else {}
             if new is None or not new.keys() <= functions.keys():
                 told: dict[str, Any] = {"status": "whole"}
             else:
@@ -216,9 +216,9 @@ def _functions_of(path: str) -> dict[str, list[FunctionType]]:
     return found
 
 
-def _changed_functions(path: Path, source: str) -> dict[str, CodeType] | None:
+def _changed_functions(path: str, original: str, source: str) -> dict[str, CodeType] | None:
     """The functions whose code is another one in the mutated source; None where it is not only functions' code."""
-    old, new = (compile(text, str(path), "exec", dont_inherit=True) for text in (path.read_text(), source))
+    old, new = (compile(text, path, "exec", dont_inherit=True) for text in (original, source))
     before, after = dict(_codes(old)), dict(_codes(new))
     if before.keys() != after.keys():
         return None
