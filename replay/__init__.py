@@ -8,6 +8,8 @@
     replay.verify("runs/fx").status      # "clean", "torn" or "corrupt"
     for batch in replay.events("runs/fx"):
         ...                              # pyarrow.RecordBatch, one row per event
+    for batch in replay.follow("runs/fx"):
+        ...                              # the same, and on with what a training appends
 
 Nothing here writes a segment; `journal` does.
 """
@@ -20,6 +22,7 @@ if getattr(journal, "__distribution__", None) != "training-journal":
     )
 
 from replay.fold import fold
+from replay.following import follow
 from replay.loading import load
 from replay.query import events
 from replay.resume import ResumePoint
@@ -28,4 +31,4 @@ from replay.verify import Report, verify
 
 __distribution__ = "training-journal"
 
-__all__ = ["Report", "ResumePoint", "State", "events", "fold", "load", "merge", "verify"]
+__all__ = ["Report", "ResumePoint", "State", "events", "fold", "follow", "load", "merge", "verify"]

@@ -41,10 +41,11 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> int:
     """The last events; -f follows a live run."""
+    from replay.following import follow_batches
     from replay.lines import batch_lines
     from replay.listing import print_objects, print_text
     from replay.many import named
-    from replay.tail import follow, last
+    from replay.tail import last
 
     journals = named(dirs)
     if following and len(journals.paths) > 1:
@@ -53,7 +54,7 @@ def tail(
 
     def lines(path: str) -> Iterator[Line]:
         newest, since = last(path, count)
-        for batch in chain(newest, follow(path, since) if following else ()):
+        for batch in chain(newest, follow_batches(path, since) if following else ()):
             yield from batch_lines(batch)
 
     try:
