@@ -49,6 +49,9 @@ def drawn(found: Answers) -> Iterator[tuple[str, bytes]]:
             "one-event",
             _svg(partial(_classes, rows=single), "One event at a time: events per second", len(single) + 5),
         )
+        safe = quickest(single, "kill -9")
+        bars = partial(_bars, rows=safe, value=_per_second, words=lambda row: f"{_per_second(row):,.0f}", log=True)
+        yield "kill-safe", _svg(bars, "One event that survives kill -9 when the call returns: per second", len(safe))
     if "batches" in found:
         many = rated([row for row in found["batches"]["rows"] if "on end" not in row["name"]])
         yield (
@@ -92,6 +95,15 @@ def rated(rows: Sequence[Row]) -> list[Row]:
         for row in rows
         if row["reference"] in rates
     ]
+
+
+def quickest(rows: Sequence[Row], survives: Survives) -> list[Row]:
+    """Of each peer the quickest mode of one class of safety, and the limits of that class."""
+    best: dict[str, Row] = {}
+    for row in sorted(rows, key=_per_second, reverse=True):
+        if row["survives"] == survives:
+            best.setdefault(row.get("peer") or row["name"], row)
+    return list(best.values())
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:

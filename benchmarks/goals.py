@@ -61,6 +61,9 @@ GOALS: Final = (
     Goal("import journal, to import numpy", "starting", "import journal ÷ import numpy", 0.5),
     Goal("journal --help, to import typer", "starting", "journal --help ÷ import typer", 3.0),
     Goal("open and recover 1 GB, to reading and hashing", "starting", "open and recover ÷ read and hash", 3.0),
+    Goal("recording CartPole, random actions, a direct call", "loops", "CartPole, a direct call, %", 12, 6, "%"),
+    Goal("recording a native vector CartPole of 64", "loops", "vector CartPole, %", 5, 2, "%"),
+    Goal("recording a LinearQ loop in numpy", "loops", "LinearQ, %", 3, 1, "%"),
 )
 
 Verdict = Literal["stretch", "met", "missed", "not measured"]

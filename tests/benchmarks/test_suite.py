@@ -206,6 +206,16 @@ def test_rates_in_one_picture_come_from_ratios() -> None:
     assert [(one["name"], one["events_per_second"]) for one in rated] == [("limit", 1000.0), ("twice as quick", 2000.0)]
 
 
+def test_the_quickest_mode_of_each_peer_that_is_safe() -> None:
+    rows = [
+        row("a, slow", survives="kill -9", peer="a", events_per_second=1.0),
+        row("a, quick", survives="kill -9", peer="a", events_per_second=3.0),
+        row("b", survives="kill -9", peer="b", events_per_second=2.0),
+        row("a, quickest, unsafe", survives="nothing", peer="a", events_per_second=9.0),
+    ]
+    assert [one["name"] for one in charts.quickest(rows, "kill -9")] == ["a, quick", "b"]
+
+
 def test_every_chart_is_drawn_and_the_same_answers_draw_the_same() -> None:
     pytest.importorskip("matplotlib", reason="it draws the charts")
     limit = row("limit", survives="kill -9", limit=True, bytes_per_event=8.0)
@@ -214,7 +224,7 @@ def test_every_chart_is_drawn_and_the_same_answers_draw_the_same() -> None:
     aged = [{"events": 10**n, "seconds": 0.01 * n, "bytes_read": 1000} for n in (5, 6)]
     found = {name: {"rows": rows} for name in ("one-event", "batches", "cold-read")} | {"age": {"rows": aged}}
     drawn = dict(charts.drawn(found))
-    assert drawn.keys() == {"one-event", "batches", "cold-read", "bytes", "age"}
+    assert drawn.keys() == {"one-event", "kill-safe", "batches", "cold-read", "bytes", "age"}
     assert drawn == dict(charts.drawn(found))
     texts = "".join(ET.fromstring(drawn["one-event"]).itertext())
     assert "training-journal, x" in texts and "lost 1 of 10" in texts
@@ -223,6 +233,8 @@ def test_every_chart_is_drawn_and_the_same_answers_draw_the_same() -> None:
 def test_the_readme_shows_the_charts_that_are_drawn() -> None:
     for name in ("one-event", "batches", "cold-read", "bytes", "age"):
         assert f"(charts/{name}.svg)" in README
+    front = (Path(suite.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "(benchmarks/charts/kill-safe.svg)" in front and "(benchmarks/charts/age.svg)" in front
 
 
 def test_age_grows_a_real_journal_and_tells_each_size(tmp_path: Path) -> None:
