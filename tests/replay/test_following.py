@@ -79,6 +79,21 @@ def test_over_rotations_compactions_and_restarts_each_event_comes_once(
     assert seen == list(range(count))
 
 
+def test_one_that_lags_behind_a_compaction_goes_on_in_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "SIZE_MIN", 128 << 10)
+    storage = fresh()
+    with journal.open("a journal", storage=storage) as log:
+        log.append(journal.Custom(name="a"))
+        live = follow(storage, timeout=0.2)
+        assert next(live)["seq"].to_pylist() == [0]
+        for step in range(5_000):
+            log.reward(log.agent("PPO"), 0, step, 1.0)
+    assert compact(storage).segments > 1
+    record_everything(storage)
+    rest = [seq for batch in live for seq in batch["seq"].to_pylist()]
+    assert rest == list(range(1, replay.load(storage).events))
+
+
 # -- durable -----------------------------------------------------------------------------------------------------------
 
 
@@ -93,10 +108,13 @@ def test_only_what_is_promised_comes_when_that_is_asked() -> None:
         log.append(journal.Custom(name="b"))
         assert now(storage, durable=True) == [0]
         assert next(live)["seq"].to_pylist() == [0]
-        log.append(journal.Custom(name="c"))
         log.sync()
-        assert [seq for batch in live for seq in batch["seq"].to_pylist()] == [1, 2]
-    assert now(storage, durable=True) == now(storage) == [0, 1, 2]
+        log.append(journal.Custom(name="c"))
+        assert next(live)["seq"].to_pylist() == [1]
+        log.append(journal.Custom(name="d"))
+        log.sync()
+        assert [seq for batch in live for seq in batch["seq"].to_pylist()] == [2, 3]
+    assert now(storage, durable=True) == now(storage) == [0, 1, 2, 3]
 
 
 @settings(max_examples=40, deadline=None)
