@@ -31,7 +31,7 @@ from journal.writer import LOCK_PATH
 from replay import history, snapshot
 from replay.dropping import NOTHING, TWINS, Dropped, drop, finish, would_drop
 from replay.history import Description, HistoryWriter, Span
-from replay.loading import Place, load, storage_of
+from replay.loading import Place, load, storage_of, with_trends
 from replay.progress import Progress, silent
 from replay.snapshot import HistoryNote
 
@@ -321,7 +321,7 @@ def _gives_again(storage: Storage, told: Description, step: Callable[[int], None
 def _make_snapshot(storage: Storage, end: Base, notes: list[HistoryNote]) -> str:
     """The snapshot of the whole state, durable; read back before it gets its name."""
     path = snapshot.path_of(end.seq - 1)
-    state = load(storage, whole=True)
+    state = with_trends(load(storage, whole=True))
     storage.make_directory(snapshot.DIRECTORY)
     with _renamed(storage, path) as temporary:
         with storage.stream(temporary) as stream:

@@ -17,7 +17,7 @@ from journal.walk import Piece, opening_context
 from replay.batch import Batch, Runs, parts, unpack
 from replay.fold import fold
 from replay.resume import check
-from replay.state import State
+from replay.state import State, without_trends
 
 Found = Callable[[CorruptJournal], None]
 """Takes one finding; the verification goes on."""
@@ -101,7 +101,10 @@ class Contents:
             if self._storage.exists(path):  # Else a compaction has retired it since it was listed.
                 found(error)
             return
-        if packed(kept) != packed(self._state):
+        states = [kept, self._state]
+        if kept.trends_since != self._state.trends_since:  # It was made before there were any.
+            states = [without_trends(one) for one in states]
+        if packed(states[0]) != packed(states[1]):
             found(CorruptJournal(path, 0, last, "this snapshot is not what the events before it give"))
 
 

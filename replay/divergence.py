@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from journal.manifest import Manifest
 from journal.storage import Storage
 from replay.episodes import Episode, Episodes
 from replay.loading import Place, load, storage_of
@@ -93,7 +94,8 @@ def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
 def diverge(place: Place, *, progress: Progress = silent) -> Report:
     """Compare every episode that was done again after a rewind with its first run.
 
-    Reads from the first checkpoint that was gone back to; nothing where no agent ever went back. Memory:
+    Reads from the first checkpoint that was gone back to, as far as history was not dropped; nothing where no agent
+    ever went back. Memory:
     `REWARDS_MAX` rewards, and the longest superseded episode. Raises as `replay.load` does.
     """
     storage = storage_of(place)
@@ -101,13 +103,14 @@ def diverge(place: Place, *, progress: Progress = silent) -> Report:
     rewinds = sum(agent.rewinds for agent in state.agents.values())
     if not rewinds:
         return Report(0, 0, 0, 0)
-    windows = _windows(storage, state.events)
+    kept = Manifest.read(storage).kept_from
+    windows = _windows(storage, kept, state.events)
     done: set[Name] = set()
     compared = other = diverged = 0
     findings: list[Divergence] = []
     while True:
         reruns = Reruns(windows, done=done, rewards_max=REWARDS_MAX)
-        for batch in scan(storage, since=windows.start, until=state.events):
+        for batch in scan(storage, since=max(windows.start, kept), until=state.events):
             reruns.take(batch)
             progress(int(batch.seq[-1]) + 1, state.events)
         reruns.finish()
@@ -120,11 +123,11 @@ def diverge(place: Place, *, progress: Progress = silent) -> Report:
     return Report(rewinds, compared, other, diverged, tuple(findings[:FINDINGS_MAX]))
 
 
-def _windows(storage: Storage, until: int) -> Windows:
+def _windows(storage: Storage, since: int, until: int) -> Windows:
     from replay.query import events  # It needs pyarrow.
 
     windows = Windows()
-    for rows in events(storage, kinds="Rewound", columns=["seq", "agent", "fields"], until=until):
+    for rows in events(storage, kinds="Rewound", columns=["seq", "agent", "fields"], since=since, until=until):
         for row in rows.to_pylist():
             fields = json.loads(row["fields"] or "{}")
             windows.add(fields.get("members") or [row["agent"]], int(fields.get("to_seq", -1)), row["seq"])

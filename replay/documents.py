@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from journal.manifest import Manifest
 from replay.compare import Comparison
 from replay.frames import dropped_document, moment, totals_document
+from replay.outlook import outlook
 from replay.resume import ResumePoint
+from replay.rows import By, rows
 from replay.state import Agent, Attempt, Checkpoint, Run, State
 from replay.totals import PHASES
 
@@ -79,6 +81,29 @@ def merged_totals(state: State) -> dict[str, Any]:
         "events": state.events,
         "runs": len(state.runs),
         "agents": {name: totals_document(agent) for name, agent in state.agents.items()},
+    }
+
+
+def trends_document(state: State, by: By, metric: str, agent: str | None) -> dict[str, Any]:
+    """`journal trends`; of this agent only, if it is not None. Also of several journals together."""
+    table = rows(state, by)
+    agents = {name: one for name, one in state.agents.items() if agent in (None, name)}
+    return {
+        **(_place(state) if state.storage is not None else {"events": state.events, "runs": len(state.runs)}),
+        "by": by,
+        "metric": metric,
+        "trends_since": state.trends_since,
+        "agents": {
+            name: {
+                "total_episodes": one.effective["train"].episodes,
+                "spent_episodes": one.spent["train"].episodes,
+                "runs": len(one.runs),
+                "metrics": sorted({metric for phase in PHASES for metric in one.metrics(phase)}),
+                **{phase: outlook(name, phase, one.effective_trends(phase), metric).as_document() for phase in PHASES},
+                "rows": [row for row in table if row["agent"] == name],
+            }
+            for name, one in agents.items()
+        },
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from replay.rewards import Rewards
 from replay.seen import SeenBars, SeenList
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
 from replay.totals import PHASES, Phase
+from replay.trends import of_phases
 
 
 def fold(state: State, batch: Batch) -> State:
@@ -183,8 +185,8 @@ class _Fold(Rewards):
         def finish() -> None:
             self._touch(row)
             if left is not None:
-                _let_go(agent, phase, [left])
-            _clock(agent, phase, now, now_ns, +1)
+                _let_go(agent, phase, [left], self.state.current_run)
+            _clock(agent, phase, now, now_ns, +1, self.state.current_run)
 
         return finish
 
@@ -198,8 +200,10 @@ class _Fold(Rewards):
 
         def finish() -> None:
             self._touch(row)
-            _clock(agent, phase, float(self.batch.value[row]), self._time(row), -1)
-            _spend(agent, phase, episode)
+            _clock(agent, phase, float(self.batch.value[row]), self._time(row), -1, self.state.current_run)
+            agent.spent_closed[phase].add_episode(*episode.figures())
+            metrics = self.batch.fields(row).get("metrics")
+            episode.count_in(agent.trends[phase], self.state.current_run, self._time(row), metrics)
             lineage = agent.lineage
             lineage.effective[phase].add_episode(*episode.figures())
             lineage.next_episode[phase] = max(lineage.next_episode[phase], episode.episode + 1)
@@ -256,8 +260,10 @@ class _Fold(Rewards):
                     self._time(row),
                     self.state.current_run,
                     agent.lineage.copy(),
+                    agent.trends,
                 )
-                agent.checkpoints = [one for one in agent.checkpoints if one.path not in retired] + [checkpoint]
+                agent.trends = of_phases()
+                agent.checkpoints = _without(retired, [*agent.checkpoints, checkpoint])
 
         return finish
 
@@ -276,6 +282,11 @@ class _Fold(Rewards):
                 if not found:
                     continue
                 agent.rewinds += 1
+                left = [one.trends for one in agent.checkpoints[found[0] + 1 :]]
+                for phase in PHASES:
+                    for trends in (*left, agent.trends):
+                        agent.superseded[phase].merge(trends[phase])
+                agent.trends = of_phases()
                 agent.checkpoints = agent.checkpoints[: found[0] + 1]
                 agent.lineage = agent.checkpoints[-1].lineage.copy()
                 if agent.checkpoints[-1].run != self.state.current_run:
@@ -315,7 +326,8 @@ class _Fold(Rewards):
         def finish() -> None:
             for agent, episodes in left:
                 for phase in PHASES:
-                    _let_go(agent, phase, [episode for (one, _), episode in episodes if one == phase])
+                    gone = [episode for (one, _), episode in episodes if one == phase]
+                    _let_go(agent, phase, gone, self.state.current_run)
 
         return finish
 
@@ -324,19 +336,28 @@ def _nothing() -> None:
     pass
 
 
-def _spend(agent: Agent, phase: Phase, episode: OpenEpisode) -> None:
-    agent.spent_closed[phase].add_episode(*episode.figures())
+def _without(retired: set[str], checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Those that stay; what led to one that does not, leads to the next. The last one stays."""
+    for one, after in pairwise(checkpoints):
+        if one.path in retired:
+            for phase in PHASES:
+                one.trends[phase].merge(after.trends[phase])
+            after.trends = one.trends
+    return [*(one for one in checkpoints[:-1] if one.path not in retired), checkpoints[-1]]
 
 
-def _let_go(agent: Agent, phase: Phase, episodes: list[OpenEpisode]) -> None:
+def _let_go(agent: Agent, phase: Phase, episodes: list[OpenEpisode], run: str | None) -> None:
     """Spend episodes that will not end. Nobody read the clock when they broke off: wall time serves there."""
     for episode in episodes:
-        _spend(agent, phase, episode)
+        agent.spent_closed[phase].add_episode(*episode.figures())
+        episode.count_in(agent.superseded[phase], run, episode.last_ns)
     active = agent.active.get(phase)
     if active is None or not episodes:
         return
     last_ns = max(episode.last_ns for episode in episodes)
-    agent.spent_closed[phase].time_ns += max(0, last_ns - active.wall_ns)
+    unclocked = max(0, last_ns - active.wall_ns)
+    agent.spent_closed[phase].time_ns += unclocked
+    agent.superseded[phase].add_time(run or "", last_ns, unclocked)
     count = active.open - len(episodes)
     if count > 0:
         agent.active[phase] = active._replace(wall_ns=max(active.wall_ns, last_ns), open=count)
@@ -344,13 +365,14 @@ def _let_go(agent: Agent, phase: Phase, episodes: list[OpenEpisode]) -> None:
         del agent.active[phase]
 
 
-def _clock(agent: Agent, phase: Phase, now: float, wall_ns: int, change: int) -> None:
+def _clock(agent: Agent, phase: Phase, now: float, wall_ns: int, change: int, run: str | None) -> None:
     """Count the time since the last start or end, if an episode was open in between; overlapping ones count once."""
     active = agent.active.get(phase, Active(now, wall_ns, 0))
     if now > active.since:
         elapsed = round((now - active.since) * 1e9)
         agent.spent_closed[phase].time_ns += elapsed
         agent.lineage.effective[phase].time_ns += elapsed
+        agent.trends[phase].add_time(run or "", wall_ns, elapsed)
     if active.open + change > 0:
         # Of the wall clock the newest time counts: where it went back, nothing that broke off takes longer for that.
         agent.active[phase] = Active(now, max(wall_ns, active.wall_ns), active.open + change)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
-from journal.errors import CorruptJournal, NotAJournal
+from journal.errors import CorruptJournal, HistoryDropped, NotAJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
@@ -68,6 +68,24 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
                 break
         fold(state, batch)
     return state
+
+
+def with_trends(state: State) -> State:
+    """The same state, with the trends of all its events.
+
+    A snapshot that was made before there were trends has none; then everything is folded anew, from history, once.
+    Where that was dropped, the state stays as it is: its trends begin at `trends_since`. Raises as `load` does.
+    """
+    if not state.trends_since or state.storage is None:
+        return state
+    whole = State(state.journal_id)
+    try:
+        for batch in scan(state.storage, until=state.events):
+            fold(whole, batch)
+    except HistoryDropped:
+        return state
+    whole.storage = state.storage
+    return whole
 
 
 def _start(storage: Storage, manifest: Manifest, until: int | None, before_ns: int | None, whole: bool) -> State:

@@ -108,12 +108,15 @@ def _begins_with(longer: State, shorter: State) -> bool:
     import msgpack
 
     from replay.loading import load
+    from replay.state import without_trends
 
     then = longer
     if shorter.events < longer.events:
         assert longer.storage is not None, "states of journals were read from somewhere"
         then = load(longer.storage, shorter.last_seq)
     # As bytes: in a run's config a NaN is equal to itself.
+    if then.trends_since != shorter.trends_since:  # One of them has a snapshot that was made before there were any.
+        then, shorter = without_trends(then), without_trends(shorter)
     return bool(msgpack.packb(then.to_payload()) == msgpack.packb(shorter.to_payload()))
 
 

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from replay.outlook import sparkline
 from replay.progress import Progress, silent
+from replay.totals import PHASES
 
 Document = Mapping[str, Any]
 
@@ -125,6 +127,42 @@ def show_totals(out: Console, document: Document) -> None:
             f"{agent['eval']['total_episodes']:,}",
         )
     out.print(table if document["agents"] else "no agent is recorded")
+
+
+def show_trends(out: Console, document: Document, by: str | None = None) -> None:
+    """Each agent's life in a line for each phase, and what can be said of it; with `by`, the rows."""
+    for name, agent in document["agents"].items():
+        more = agent["spent_episodes"] - agent["total_episodes"]
+        told = f", and {more:,} more that were superseded, cut off or are open" if more else ""
+        _say(out, f"{name} has seen {agent['total_episodes']:,} episodes in its life{told}", "bold")
+        for phase in PHASES:
+            if agent[phase]["life"]:
+                _say(out, f"  {sparkline([one['mean'] for one in agent[phase]['life']])}  {agent[phase]['words']}")
+        if agent["train"]["life"]:
+            _say(out, "  training episodes include exploration; evaluate() measures what was learned alone")
+        if by is not None:
+            _trend_rows(out, agent["rows"], by, document["metric"])
+    if not document["agents"]:
+        _say(out, "no agent is recorded")
+    if document["trends_since"]:
+        _say(out, f"known from seq {document['trends_since']:,} on: the history before it was dropped", "yellow")
+
+
+def _trend_rows(out: Console, rows: Sequence[Document], by: str, metric: str) -> None:
+    columns = [f"{what}_reward" if metric == "reward" else f"{metric}_{what}" for what in ("mean", "min", "max")]
+    table = _table("phase", by, "episodes", "steps", f"mean {metric}", "min", "max", "spent episodes")
+    key = next((name for name in ("run", "instrument", "day", "first_episode") if rows and name in rows[0]), by)
+    for row in rows:
+        figures = ("" if row.get(name) is None or row[name] != row[name] else f"{row[name]:,.6g}" for name in columns)
+        table.add_row(
+            row["phase"],
+            Text(str(row[key]) or "none"),
+            f"{row['total_episodes']:,}",
+            f"{row['total_steps']:,}",
+            *figures,
+            f"{row['spent_total_episodes']:,}",
+        )
+    out.print(table)
 
 
 def _duration(seconds: float) -> str:

@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replay.intervals import Intervals
 from replay.seen import SeenBars, SeenList
 from replay.totals import PHASES, Phase, Totals, both
+from replay.trends import Figures, Trends, of_phases
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from journal.storage import Storage
+    from replay.outlook import Outlook
     from replay.resume import ResumePoint
+    from replay.rows import By
+
+_NUMBERS: Final = ("journal_id", "events", "last_seq", "last_time_ns")
 
 EpisodeKey = tuple[Phase, int]
 """(phase, env_index)."""
@@ -49,6 +54,11 @@ class OpenEpisode:
     def figures(self) -> tuple[int, float, int, int]:
         """What `Totals.add_episode` takes."""
         return self.steps, self.reward, self.nan_rewards, self.infinite_rewards
+
+    def count_in(self, trends: Trends, run: str | None, time_ns: int, metrics: Any = None) -> None:
+        """Count it where it belongs: it ended, or was heard of last, at `time_ns`."""
+        instruments = [seen.instrument for seen in self.bars]
+        trends.add(self.episode, run or "", instruments, time_ns, Figures.of(*self.figures(), metrics))
 
 
 class Active(NamedTuple):
@@ -101,6 +111,8 @@ class Checkpoint:
     time_ns: int
     run: str | None
     lineage: Lineage
+    trends: dict[Phase, Trends] = field(default_factory=of_phases)
+    """Of what led here from the checkpoint before."""
 
 
 @dataclass(slots=True)
@@ -120,6 +132,10 @@ class Agent:
     """Of the current lineage, oldest first, without those whose files are retired."""
     bars: dict[str, SeenList] = field(default_factory=dict)
     """"run/phase" → what the ended episodes have seen, in order; "/phase" outside any run."""
+    trends: dict[Phase, Trends] = field(default_factory=of_phases)
+    """Of what was done since the last checkpoint."""
+    superseded: dict[Phase, Trends] = field(default_factory=of_phases)
+    """Of what was spent and is not effective: before a rewind, or cut off."""
     runs: list[str] = field(default_factory=list)
     attempts: int = 0
     last_attempt: str | None = None
@@ -151,6 +167,32 @@ class Agent:
         for phase, stray in self.strays.items():
             totals[phase].add_steps(*stray.figures())
         return totals
+
+    def effective_trends(self, phase: Phase) -> Trends:
+        """Of the lineage that leads to now."""
+        trends = Trends()
+        for part in (*(checkpoint.trends for checkpoint in self.checkpoints), self.trends):
+            trends.merge(part[phase])
+        return trends
+
+    def spent_trends(self, phase: Phase, run: str | None) -> Trends:
+        """Of all that was computed; open episodes count in `run`, which is the current one."""
+        trends = self.effective_trends(phase)
+        trends.merge(self.superseded_trends(phase, run))
+        return trends
+
+    def metrics(self, phase: Phase) -> set[str]:
+        """The names of what its ended, effective episodes were measured by."""
+        return {name for row in self.effective_trends(phase).life.values() for name in row.metrics}
+
+    def superseded_trends(self, phase: Phase, run: str | None) -> Trends:
+        """Of what is spent and not effective, open episodes included."""
+        trends = Trends()
+        trends.merge(self.superseded[phase])
+        for (one, _), episode in self.open.items():
+            if one == phase:
+                episode.count_in(trends, run, episode.last_ns)
+        return trends
 
 
 @dataclass(slots=True)
@@ -208,6 +250,8 @@ class State:
     last_time_ns: int = 0
     """The largest time of any event: a clock that went back does not take it back."""
     current_run: str | None = None
+    trends_since: int = 0
+    """From which event on trends were counted; more than 0 where the snapshot was made before there were any."""
     runs: dict[str, Run] = field(default_factory=dict)
     agents: dict[str, Agent] = field(default_factory=dict)
     storage: Storage | None = field(default=None, compare=False, repr=False)
@@ -219,6 +263,38 @@ class State:
         from replay.frames import totals_frame
 
         return totals_frame(self)
+
+    @property
+    def by_run(self) -> pd.DataFrame:
+        """Trends: one row per agent, phase and run; columns: `replay.rows`."""
+        return self._trends("run")
+
+    @property
+    def by_instrument(self) -> pd.DataFrame:
+        """Trends: one row per agent, phase and instrument."""
+        return self._trends("instrument")
+
+    @property
+    def by_day(self) -> pd.DataFrame:
+        """Trends: one row per agent, phase and day (UTC) on which episodes ended."""
+        return self._trends("day")
+
+    @property
+    def by_life(self) -> pd.DataFrame:
+        """Trends: one row per agent, phase and stretch of its life, at most 64 of equal length."""
+        return self._trends("life")
+
+    def _trends(self, by: By) -> pd.DataFrame:
+        from replay.rows import frame
+
+        return frame(self, by)
+
+    def trend(self, agent: str, metric: str = "reward", phase: Phase = "train") -> Outlook:
+        """Is this agent getting better? Printed, it says so in words. Raises `KeyError` for an unknown agent."""
+        from replay.loading import with_trends
+        from replay.outlook import outlook
+
+        return outlook(agent, phase, with_trends(self).agents[agent].effective_trends(phase), metric)
 
     def resume(self, agent: str) -> ResumePoint:
         """Where this agent goes on. Raises `ResumeImpossible` for an agent that the journal does not know."""
@@ -235,6 +311,7 @@ class State:
                 self.last_seq,
                 self.last_time_ns,
                 self.current_run,
+                self.trends_since,
                 self.runs,
                 self.agents,
             )
@@ -247,14 +324,18 @@ class State:
 
         `seen` gives what stands for an agent's bars of a run and phase; all of their lines, if it is not given.
         """
+        from replay.payload import plain
+
         return {
-            name: _plain(getattr(self, name), seen)
-            for name in ("journal_id", "events", "last_seq", "last_time_ns", "current_run", "runs", "agents")
+            name: plain(getattr(self, name), seen)
+            for name in (*_NUMBERS, "current_run", "trends_since", "runs", "agents")
         }
 
     @classmethod
     def from_payload(cls, payload: Any, seen: Callable[[Any], SeenList] | None = None) -> State:
         """What `to_payload` gave; `seen` takes back what its one gave. Raises `ValueError` where the data are none."""
+        from replay.payload import agent_of, lines, run_of
+
         try:
             journal_id = payload["journal_id"]
             if not isinstance(journal_id, bytes):  # bytes(n) would be n zeros, and room for them.
@@ -265,11 +346,23 @@ class State:
                 int(payload["last_seq"]),
                 int(payload["last_time_ns"]),
                 payload["current_run"],
-                {name: _run(run) for name, run in payload["runs"].items()},
-                {name: _agent(agent, seen or _lines) for name, agent in payload["agents"].items()},
+                int(payload.get("trends_since", payload["events"])),
+                {name: run_of(run) for name, run in payload["runs"].items()},
+                {name: agent_of(agent, seen or lines) for name, agent in payload["agents"].items()},
             )
         except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"no state: {error!r}") from error
+
+
+def without_trends(state: State) -> State:
+    """A copy that can be held against one whose snapshot was made before there were trends."""
+    twin = state.copy()
+    twin.trends_since = 0
+    for agent in twin.agents.values():
+        agent.trends, agent.superseded = of_phases(), of_phases()
+        for checkpoint in agent.checkpoints:
+            checkpoint.trends = of_phases()
+    return twin
 
 
 def merge(one: State, other: State) -> State:
@@ -283,6 +376,7 @@ def merge(one: State, other: State) -> State:
         one.events + other.events,
         max(one.last_seq, other.last_seq),
         max(one.last_time_ns, other.last_time_ns),
+        trends_since=max(one.trends_since, other.trends_since),
     )
     for state in (one, other):
         for name, run in state.runs.items():
@@ -293,6 +387,8 @@ def merge(one: State, other: State) -> State:
             for phase in PHASES:
                 into.lineage.effective[phase] = into.lineage.effective[phase] + agent.effective[phase]
                 into.spent_closed[phase] = into.spent_closed[phase] + spent[phase]
+                into.trends[phase].merge(agent.effective_trends(phase))
+                into.superseded[phase].merge(agent.superseded_trends(phase, state.current_run))
             for key, seen in agent.bars.items():
                 if key in into.bars:
                     into.bars[key].extend(seen)
@@ -306,64 +402,3 @@ def merge(one: State, other: State) -> State:
             into.rewinds += agent.rewinds
             into.last_updated_ns = max(into.last_updated_ns, agent.last_updated_ns)
     return merged
-
-
-def _plain(value: Any, seen: Callable[[SeenList], Any]) -> Any:
-    if isinstance(value, SeenList):
-        return seen(value)
-    if isinstance(value, Totals):
-        return value.to_payload()
-    if isinstance(value, Intervals):
-        return value.pairs
-    if hasattr(value, "__dataclass_fields__"):
-        return {one.name: _plain(getattr(value, one.name), seen) for one in fields(value) if one.name != "storage"}
-    if isinstance(value, dict):
-        # The open episodes' keys are pairs, which msgpack maps and JSON do not hold.
-        if value and isinstance(next(iter(value)), tuple):
-            return [[*key, _plain(one, seen)] for key, one in value.items()]
-        return {key: _plain(one, seen) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one, seen) for one in value]
-    return value
-
-
-def _run(payload: dict[str, Any]) -> Run:
-    attempts = [Attempt(**one) for one in payload["attempts"]]
-    plans = {key: Plan(**plan) for key, plan in payload["plans"].items()}
-    return Run(**{**payload, "attempts": attempts, "plans": plans})
-
-
-def _agent(payload: dict[str, Any], seen: Callable[[Any], SeenList]) -> Agent:
-    opened = payload["open"] or []
-    return Agent(
-        **{
-            **payload,
-            "lineage": _lineage(payload["lineage"]),
-            "spent_closed": {phase: Totals.from_payload(one) for phase, one in payload["spent_closed"].items()},
-            "open": {(phase, env_index): _open(one) for phase, env_index, one in opened},
-            "active": {phase: Active(*one) for phase, one in payload["active"].items()},
-            "strays": {phase: _open(one) for phase, one in payload["strays"].items()},
-            "checkpoints": [
-                Checkpoint(**{**one, "lineage": _lineage(one["lineage"])}) for one in payload["checkpoints"]
-            ],
-            "bars": {key: seen(one) for key, one in payload["bars"].items()},
-        }
-    )
-
-
-def _lines(payload: Any) -> SeenList:
-    return SeenList(SeenBars(*one) for one in payload)
-
-
-def _open(payload: dict[str, Any]) -> OpenEpisode:
-    return OpenEpisode(**{**payload, "bars": [SeenBars(*one) for one in payload["bars"]]})
-
-
-def _lineage(payload: dict[str, Any]) -> Lineage:
-    return Lineage(
-        {phase: Totals.from_payload(one) for phase, one in payload["effective"].items()},
-        dict(payload["next_episode"]),
-        {phase: Intervals([list(pair) for pair in one]) for phase, one in payload["finished"].items()},
-        dict(payload["bars"]),
-        dict(payload["ended"]),
-    )

@@ -39,6 +39,7 @@ VERBS: tuple[Callable[..., int], ...] = (
     states.replay,
     states.runs,
     states.totals,
+    states.trends,
     proofs.verify,
     proofs.compare,
     proofs.diverge,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-READING = ["replay", "runs", "totals", "verify", "compare", "diverge", "info", "dump", "tail"]
+READING = ["replay", "runs", "totals", "trends", "verify", "compare", "diverge", "info", "dump", "tail"]
 Run = Callable[..., tuple[int, str, str]]
 
 

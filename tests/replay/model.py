@@ -57,7 +57,7 @@ class Model:
         number = self.number[agent, phase]
         self.number[agent, phase] += 1
         log.append(journal.EpisodeStarted(agent=agent, phase=phase, env_index=env, episode=number, entry=number))
-        self.open[agent, phase, env] = {"number": number, "phase": phase, "rewards": []}
+        self.open[agent, phase, env] = {"number": number, "phase": phase, "rewards": [], "run": self.run}
 
     def _target(self, agent: str, phase: str, env: int) -> tuple[int, dict[str, Any]]:
         episode = self.open.get((agent, phase, env))
@@ -84,7 +84,12 @@ class Model:
         if episode is not None:
             log.append(
                 journal.EpisodeEnded(
-                    agent=agent, phase=phase, env_index=env, episode=episode["number"], reason="terminated"
+                    agent=agent,
+                    phase=phase,
+                    env_index=env,
+                    episode=episode["number"],
+                    reason="terminated",
+                    metrics={"length": len(episode["rewards"]), "note": "text"},
                 )
             )
             self.ended[agent].append(episode)
