@@ -11,7 +11,8 @@
 Reading is in `replay`, recording a training loop in `agents_adapter`.
 """
 
-from journal.commit import Receipt
+from typing import TYPE_CHECKING, Any
+
 from journal.errors import (
     CorruptJournal,
     DiskFull,
@@ -44,8 +45,11 @@ from journal.events import (
     RunEnded,
     RunStarted,
 )
-from journal.opening import open_log as open
-from journal.writer import Log
+
+if TYPE_CHECKING:
+    from journal.commit import Receipt
+    from journal.opening import open_log as open
+    from journal.writer import Log
 
 __version__ = "0.1.0"
 __distribution__ = "training-journal"
@@ -84,3 +88,21 @@ __all__ = [
     "UnsupportedFormat",
     "open",
 ]
+
+_WRITING = ("Log", "Receipt", "open")
+"""Imported when first asked for: who only builds or reads events needs none of the writer."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WRITING:
+        raise AttributeError(f"module 'journal' has no attribute {name!r}")
+    from journal.commit import Receipt
+    from journal.opening import open_log
+    from journal.writer import Log
+
+    globals().update(Log=Log, Receipt=Receipt, open=open_log)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WRITING})

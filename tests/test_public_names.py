@@ -187,3 +187,13 @@ def test_a_package_of_somebody_else_with_our_name_is_named(tmp_path: Path, forei
 
 def _python(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_writer_is_imported_when_it_is_first_asked_for() -> None:
+    result = _python(
+        "import sys, journal; journal.Custom(name='x'); print('journal.writer' in sys.modules, 'open' in dir(journal));"
+        "print(journal.Log.__module__, journal.open.__name__, journal.Receipt.__name__); journal.opem",
+        ROOT,
+    )
+    assert result.stdout.split() == ["False", "True", "journal.writer", "open_log", "Receipt"]
+    assert "AttributeError: module 'journal' has no attribute 'opem'" in result.stderr
