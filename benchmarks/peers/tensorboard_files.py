@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SUMMARY, FLUSHED, DIRECT = "add_scalar", "add_scalar + flush", "EventsWriter + flush"
+SUMMARY, FLUSHED = "add_scalar", "add_scalar + flush"
+DIRECT, DIRECT_SYNC = "EventsWriter, its file flushed", "EventsWriter + flush (fsync)"
 HEAD: Final = Struct("<QI")
 """Length and its checksum, before each record; a checksum of the data follows it."""
 
@@ -30,13 +31,13 @@ class Store:
         self._event, self._scalar = Event, scalar
         self._mode = mode
         self._writer: Any
-        if mode == DIRECT:
+        if mode in (DIRECT, DIRECT_SYNC):
             self._writer = EventsWriter(os.path.join(directory, "events"))
         else:
             self._writer = SummaryWriter(directory)
 
     def append(self, agent: int, episode: int, step: int, value: float) -> None:
-        if self._mode == DIRECT:
+        if self._mode in (DIRECT, DIRECT_SYNC):
             self._write(f"{agent}/{episode}", step, value)
             return
         self._writer.add_scalar(f"{agent}/{episode}", value, step)
@@ -46,7 +47,10 @@ class Store:
     def _write(self, tag: str, step: int, value: float) -> None:
         """What `add_scalar` does, in this thread."""
         self._writer.write_event(self._event(summary=self._scalar(tag, value), wall_time=time.time(), step=step))
-        self._writer.flush()
+        if self._mode == DIRECT_SYNC:
+            self._writer.flush()
+        else:
+            self._writer._py_recordio_writer._writer.flush()  # Its own flush syncs the disk as well.
 
     def batch(self, agent: int, episode: int, first: int, values: NDArray[np.float64]) -> None:
         raise NotImplementedError
@@ -79,5 +83,5 @@ PEER: Final = Peer(
     "tensorboardX",
     Store,
     totals,
-    {SUMMARY: "nothing", FLUSHED: "nothing", DIRECT: "kill -9"},
+    {SUMMARY: "nothing", FLUSHED: "nothing", DIRECT: "kill -9", DIRECT_SYNC: "power cut"},
 )
