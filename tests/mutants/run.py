@@ -114,7 +114,8 @@ def _try_all(
     if not left:
         return outcomes
     files = tuple(file for file in files if (ROOT / file).exists())
-    bench = Bench(module, files)
+    texts = b"".join((ROOT / file).read_bytes() for file in files)
+    bench = Bench(module, files, notes.with_suffix(f".{sha256(texts).hexdigest()[:12]}.json"))
     functions = _functions(source.decode())
     began, kills = time.monotonic(), Counter[str]()
     with notes.open("a") as log:
