@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from datetime import datetime
 
 import numpy as np
@@ -31,6 +32,8 @@ def storage_of(place: Place) -> Storage:
 
 def load(place: Place, at: int | datetime | None = None, *, whole: bool = False) -> State:
     """The state after event `at` (all events, if None), or before the first event later than the time `at`.
+
+    A seq beyond the end gives the state at the end, with a warning.
 
     The bars that episodes have seen are read when somebody looks at them, and `CorruptJournal` is raised there if their
     snapshot is damaged; `whole`: they are checked now, and a damaged snapshot is passed over.
@@ -67,6 +70,9 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
                 fold(state, batch.cut(0, stop))
                 break
         fold(state, batch)
+    if until is not None and state.events < until:
+        told = f"the journal ends at seq {state.last_seq}, before {at}: this is its state at its end"
+        warnings.warn(f"{storage.name}: {told}", RuntimeWarning, stacklevel=3)
     return state
 
 

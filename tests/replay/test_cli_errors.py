@@ -65,6 +65,18 @@ def an_endless_manifest(place: Path) -> Path:
     return place
 
 
+MORE = ["compact", "drop", "copy", "export"]
+"""What else reads a journal, and writes something."""
+
+
+def arguments(verb: str, place: Path, beside: Path) -> list[object]:
+    """A verb with all that it needs."""
+    if verb == "drop":
+        return ["compact", place, "--drop-history"]
+    more = {"copy": [beside / "copy"], "export": ["--to", "csv", "--output", beside / "out"]}
+    return [verb, place, *more.get(verb, [])]
+
+
 BAD = [no_journal, nothing, a_file, a_newer_format, damage, a_missing_segment, a_missing_manifest, an_endless_manifest]
 SAYS = {
     no_journal: "not a journal",
@@ -79,15 +91,14 @@ SAYS = {
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["people", "json"])
-@pytest.mark.parametrize("verb", [*READING, "compact", "copy"])
+@pytest.mark.parametrize("verb", [*READING, *MORE])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_input_is_one_clear_line_and_nothing_is_changed(
     run: Run, place: Path, tmp_path: Path, verb: str, bad: Callable[[Path], Path], as_json: tuple[str, ...]
 ) -> None:
     given = bad(place)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name != "writer.lock"}
-    target = (tmp_path / "copy",) if verb == "copy" else ()
-    code, out, err = run(verb, given, *target, *as_json)
+    code, out, err = run(*arguments(verb, given, tmp_path), *as_json)
     is_finding = verb == "verify" and bad in (damage, a_missing_segment, a_missing_manifest, an_endless_manifest)
     assert code == (1 if is_finding else 2)
     told = out if is_finding else err
@@ -98,15 +109,16 @@ def test_bad_input_is_one_clear_line_and_nothing_is_changed(
     assert before == {
         path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name != "writer.lock"
     }
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", [*READING, "compact", "copy"])
+@pytest.mark.parametrize("verb", [*READING, *MORE])
 def test_no_permission(run: Run, place: Path, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(self: DiskStorage, path: str, *rest: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(place / path))
 
     monkeypatch.setattr(DiskStorage, "read", denied)  # Root may read everything, so chmod would show nothing.
-    code, out, err = run(verb, place, *([tmp_path / "copy"] if verb == "copy" else []))
+    code, out, err = run(*arguments(verb, place, tmp_path))
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert "Permission denied" in err and "journal.json" in err and "bug" not in err
 
