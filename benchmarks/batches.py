@@ -21,8 +21,8 @@ from journal.storage.disk import DiskStorage
 ROUNDS: Final = 3
 SUSTAINED: Final = 32768
 """Batches of 4,096 float64: a gigabyte."""
-ON_END: Final = "one array write, 1 GB on end"
-ON_END_LOG: Final = 'log.rewards, sync="group", 1 GB on end'
+ON_END: Final = "one array write, 1 GB on end, closed"
+ON_END_LOG: Final = 'log.rewards, sync="group", 1 GB on end, closed'
 
 
 def answer(directory: str, effort: Effort) -> Answer:
