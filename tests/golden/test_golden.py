@@ -19,6 +19,7 @@ from journal import cell, events
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
+from replay.state import without_trends
 
 HERE = Path(__file__).parent
 
@@ -93,7 +94,7 @@ def test_what_the_first_history_and_snapshots_hold_is_what_the_log_held() -> Non
         with compacted.stream(name) as stream:
             stream.write(path.read_bytes())
     log = DiskStorage(HERE / "v1")
-    assert replay.load(compacted) == replay.load(log)
+    assert without_trends(replay.load(compacted)) == without_trends(replay.load(log)), "nobody counted them then"
     assert any(agent.bars for agent in replay.load(log).agents.values()), "else this says little"
     assert told(compacted) == told(log)
     wrong = {finding.file.partition("/")[0] for finding in replay.verify(compacted, deep=True).findings}
