@@ -25,11 +25,10 @@ import numpy as np
 
 import replay
 from agents_adapter.checkpoint import CheckpointStore
-from agents_adapter.results import Results
+from agents_adapter.results import episode_rows
 from journal.errors import JournalError
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
-from replay.scan import scan
 from replay.state import State
 
 _DIFFERENCES_MAX: Final = 50
@@ -155,10 +154,8 @@ def _differences(one: State, other: State) -> Iterator[str]:
 
 def _rows(state: State, run: str, agent: str) -> list[dict[str, Any]]:
     """The effective episodes, but for what time and place decide."""
-    results = Results(run, agent)
-    for batch in scan(_storage(state)):
-        results.take(batch)
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in results.rows]
+    rows = episode_rows(_storage(state), run, agent)
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def _saved(state: State, name: str) -> Any:

@@ -1,6 +1,7 @@
 """Compare: did these agents train on the same bars? Proved by content, episode by episode, or not said.
 
-    not comparable   two agents saw different bars, or a different number of episodes: the first differences are named
+    not comparable   two agents saw different bars, or a different number of episodes, or under other declared
+                     conditions: the first differences are named
     not provable     nothing differs, but some bars were only declared, or never told: absence proves nothing
     comparable       every episode of every agent is observed, and the contents are the same, in the same order
 
@@ -11,36 +12,19 @@ apart; eval counts wherever any of the agents was evaluated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from journal.errors import NotComparable
+from replay.careers import Career, Shown, career_of, content_of, in_any_order, in_common, observed
+from replay.conditions import Outcomes, Unreadable, other_conditions, outcomes_of
 from replay.seen import SeenBars
-from replay.state import Agent, State
+from replay.state import State
 from replay.totals import PHASES, Phase
 
 Verdict = Literal["comparable", "not comparable", "not provable"]
-Shown = tuple[SeenBars, ...]
-"""The bars of one episode, in the order they were seen."""
-
 DIFFERENCES_MAX: Final = 10
 """How many differences are named for each pair of agents and phase; the rest seldom tells more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Career:
-    """What one agent did in the run that is compared."""
-
-    agent: str
-    run: str
-    """The run's id; "" for episodes outside any run."""
-    status: str
-    """The run's: completed or unfinished."""
-    ended: Mapping[Phase, int]
-    """Effective episodes."""
-    shown: Mapping[Phase, Sequence[Shown]]
-    """The bars of those that told them, in the order of their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +57,25 @@ class Comparison:
     careers: tuple[Career, ...]
     episodes: Mapping[Phase, int]
     differences: tuple[Difference, ...]
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
+    """Of comparable agents: what each compared episode came to, in the same order for all."""
 
 
 def compare(
-    states: State | Mapping[str, State], *, agents: Sequence[str] | None = None, run: str | None = None
+    states: State | Mapping[str, State],
+    *,
+    agents: Sequence[str] | None = None,
+    run: str | None = None,
+    any_order: bool = False,
+    common: bool = False,
 ) -> Comparison:
     """Compare `agents` (all, if None) of one journal, or of several, given as path → state.
 
-    `run`: over this one, not over each agent's newest completed. Raises `NotComparable` for a name that is not there.
+    `run`: over this one, not over each agent's newest completed. `any_order`: the same bars, in whatever order.
+    `common`: over the episodes whose observed bars all of them saw, and the reason says how many those are. Where the
+    bars are the same, the journals are read again for the conditions that were declared: each episode's params, and
+    what the run's config holds under "conditions" (costs, the reward function). Raises `NotComparable` for a name that
+    is not there, and what reading a journal raises.
     """
     several = {"": states} if isinstance(states, State) else states
     known = dict.fromkeys(name for state in several.values() for name in state.agents)
@@ -88,39 +83,53 @@ def compare(
     _check_known("agent", agents or (), known)
     _check_known("run", () if run is None else (run,), runs)
     found = [
-        (path, _career(state, state.agents[name], run))
+        career_of(state, state.agents[name], run, path)
         for name in (known if agents is None else dict.fromkeys(agents))
         for path, state in several.items()
         if name in state.agents and (run is None or run in state.agents[name].runs)
     ]
-    names = [career.agent for _, career in found]
+    names = [career.agent for career in found]
     # The same name in two journals is two learners.
-    return _judge(
-        [
-            career if names.count(career.agent) == 1 else replace(career, agent=f"{path}:{career.agent}")
-            for path, career in found
-        ]
+    careers = [
+        career if names.count(career.agent) == 1 else replace(career, agent=f"{career.path}:{career.agent}")
+        for career in found
+    ]
+    total = {career.agent: career.ended for career in careers}
+    if common:
+        careers = in_common(careers)
+    if any_order:
+        careers = [in_any_order(career) for career in careers]
+    comparison = _judge(careers)
+    if common and comparison.verdict == "comparable":
+        comparison = replace(comparison, reason=f"{comparison.reason}; {_of_all(comparison.episodes, total)}")
+    return comparison if comparison.verdict != "comparable" else _with_conditions(comparison, several)
+
+
+def _with_conditions(comparison: Comparison, states: Mapping[str, State]) -> Comparison:
+    """The same with outcomes, or not comparable where the declared conditions differ."""
+    try:
+        told = outcomes_of(comparison.careers, states)
+    except Unreadable as error:
+        return replace(comparison, verdict="not provable", reason=f"the bars are the same, but {error}")
+    differences = list(other_conditions(comparison.careers, comparison.episodes, told))
+    if differences:
+        reason = f"the bars are the same, but the declared conditions differ: {'; '.join(differences)}"
+        return replace(comparison, verdict="not comparable", reason=reason)
+    return replace(comparison, outcomes=told)
+
+
+def _of_all(episodes: Mapping[Phase, int], total: Mapping[str, Mapping[Phase, int]]) -> str:
+    told = (
+        f"of {', '.join(f'{agent} {ended[phase]:,}' for agent, ended in total.items())} {phase} episodes"
+        for phase in episodes
     )
+    return f"only what they have in common is compared, {' and '.join(told)}"
 
 
 def _check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise NotComparable(f"{what} {name!r} is not in this journal (known: {', '.join(known) or 'none'})")
-
-
-def _career(state: State, agent: Agent, run: str | None) -> Career:
-    if run is None:
-        own = [one for one in agent.runs if one in state.runs]
-        completed = [one for one in own if state.runs[one].status == "completed"]
-        run = (completed or own or [""])[-1]
-    shown = {}
-    for phase in PHASES:
-        # Sub-environments end their episodes in an order of chance; the numbers are the order they began in.
-        bars = sorted(agent.bars.get(f"{run}/{phase}", []), key=lambda one: one.episode)
-        shown[phase] = [tuple(seen) for _, seen in groupby(bars, key=lambda one: one.episode)]
-    ended = {phase: agent.lineage.ended.get(f"{run}/{phase}", 0) for phase in PHASES}
-    return Career(agent.name, run, state.runs[run].status if run else "unfinished", ended, shown)
 
 
 def _judge(careers: Sequence[Career]) -> Comparison:
@@ -161,7 +170,7 @@ def _unproved(career: Career, phase: Phase) -> str | None:
     silent = total - len(career.shown[phase])
     if silent:
         return f"{silent:,} of {total:,} {phase} episodes of {career.agent} did not tell their bars"
-    claimed = [shown for shown in career.shown[phase] if not _observed(shown)]
+    claimed = [shown for shown in career.shown[phase] if not observed(shown)]
     if claimed:
         return (
             f"{career.agent} only declared its bars in {len(claimed):,} of {total:,} {phase} episodes, first in "
@@ -180,9 +189,9 @@ def _differences(one: Career, other: Career, phase: Phase) -> list[Difference]:
             break
         shown = mine[index] if index < len(mine) else ()
         against = theirs[index] if index < len(theirs) else ()
-        if shown and against and not (_observed(shown) and _observed(against)):
+        if shown and against and not (observed(shown) and observed(against)):
             continue
-        if [bars.content_hash for bars in shown] != [bars.content_hash for bars in against]:
+        if content_of(shown) != content_of(against):
             found.append(_difference(phase, index, one.agent, shown, other.agent, against))
     return found
 
@@ -199,10 +208,6 @@ def _difference(phase: Phase, index: int, agent: str, shown: Shown, other: str, 
         other,
         against[at] if at < len(against) else None,
     )
-
-
-def _observed(shown: Shown) -> bool:
-    return all(bars.source == "observed" and bars.content_hash is not None for bars in shown)
 
 
 def _told(differences: Sequence[Difference]) -> list[str]:

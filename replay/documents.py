@@ -20,6 +20,7 @@ from replay.totals import PHASES
 if TYPE_CHECKING:
     from replay.compaction import Compacted  # They need pyarrow.
     from replay.copying import Copied
+    from replay.results import Results
 
 SCHEMA: Final = 1
 DEPTH_MAX: Final = 100
@@ -107,8 +108,8 @@ def trends_document(state: State, by: By, metric: str, agent: str | None) -> dic
     }
 
 
-def compare_document(comparison: Comparison) -> dict[str, Any]:
-    """`journal compare`."""
+def compare_document(comparison: Comparison, results: Results | None = None) -> dict[str, Any]:
+    """`journal compare`; only comparable agents have results."""
     return {
         "verdict": comparison.verdict,
         "reason": comparison.reason,
@@ -117,6 +118,7 @@ def compare_document(comparison: Comparison) -> dict[str, Any]:
         "eval": {"episodes": comparison.episodes.get("eval", 0)},
         "runs": {career.agent: {"run": career.run or None, "status": career.status} for career in comparison.careers},
         "differences": [difference.as_document() for difference in comparison.differences],
+        "results": None if results is None else results.as_document(),
     }
 
 

@@ -42,6 +42,11 @@ class Episode:
     reason: str | None = None
     """Why it ended; None while it is open, and of one that was cut off."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    began: float = 0.0
+    """Monotonic seconds, as at its end."""
+    ended: float = 0.0
+    end_seq: int = -1
+    """Of its end; -1 where it has none."""
 
     @property
     def name(self) -> tuple[str | None, str, Phase, int]:
@@ -103,6 +108,7 @@ class Episodes:
                 fields = batch.fields(row)
                 episode.reason = str(fields.get("reason"))
                 episode.metrics = dict(fields.get("metrics") or {})
+                episode.ended, episode.end_seq = float(batch.value[row]), int(batch.seq[row])
                 self._close([episode])
         elif kind == cell.BARS_SEEN:
             self._see(batch, row)
@@ -129,6 +135,7 @@ class Episodes:
             fields.get("entry"),
             fields.get("seed"),
             fields.get("params"),
+            began=float(batch.value[row]),
         )
         self.opened(episode)
 

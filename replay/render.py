@@ -217,6 +217,38 @@ def show_compare(out: Console, document: Document) -> None:
                 difference["phase"], str(difference["index"]), *_bars(difference), *_bars(difference["other"])
             )
         out.print(table)
+    if document.get("results"):
+        _show_results(out, document["results"])
+
+
+def _show_results(out: Console, results: Document) -> None:
+    for note in results["notes"]:
+        _say(out, f"  {note}", "yellow")
+    table = _table("agent", "replicates", f"mean {results['metric']}", "interquartile mean", "95 %")
+    for one in results["standings"]:
+        table.add_row(
+            one["agent"],
+            str(one["replicates"]),
+            f"{one['mean']:,.6g}",
+            f"{one['iqm']['value']:,.6g}",
+            _span(one["iqm"]),
+        )
+    out.print(table)
+    table = _table("pair", "difference", "95 %", "P(improvement)", "p (Holm)", "better")
+    for one in results["contests"]:
+        table.add_row(
+            f"{one['agent']} − {one['other']}",
+            f"{one['difference']['value']:+,.6g}",
+            _span(one["difference"]),
+            f"{one['improvement']:.0%}",
+            "not asked" if one["p"] is None else f"{one['p']:.3g}",
+            one["better"] or ("nobody" if one["p"] is not None else "not asked"),
+        )
+    out.print(table)
+
+
+def _span(interval: Document) -> str:
+    return f"{interval['low']:,.6g} to {interval['high']:,.6g}"
 
 
 def show_diverge(out: Console, document: Document) -> None:

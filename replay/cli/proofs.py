@@ -58,11 +58,17 @@ def compare(
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="In this run; else each in its newest completed.")
     ] = None,
+    any_order: Annotated[bool, typer.Option("--any-order", help="The same bars, in whatever order.")] = False,
+    common: Annotated[bool, typer.Option("--common", help="Only the episodes that all of them saw.")] = False,
+    metric: Annotated[
+        str, typer.Option(metavar="NAME", help="What results are of: reward, or what episode.end was given.")
+    ] = "reward",
     as_json: Json = False,
 ) -> int:
     """Did the agents see the same bars?
 
-    Comparable, not comparable (exit 1), or not provable (exit 1), and the first differences.
+    Comparable, not comparable (exit 1), or not provable (exit 1), and the first differences. Only comparable agents
+    have results: means, intervals, and who may be called better.
     """
     from replay import render
     from replay.compare import compare as compare_agents
@@ -74,7 +80,13 @@ def compare(
     several = named(dirs).several
 
     def together(states: State | dict[str, State]) -> dict[str, Any]:
-        return compare_document(compare_agents(states, agents=names(agents), run=run))
+        comparison = compare_agents(states, agents=names(agents), run=run, any_order=any_order, common=common)
+        if comparison.verdict != "comparable":
+            return compare_document(comparison)
+        from replay.results import results, tried_in
+
+        tried = tried_in([states] if isinstance(states, State) else states.values())
+        return compare_document(comparison, results(comparison, tried, metric))
 
     def alone(state: State) -> dict[str, Any]:
         try:

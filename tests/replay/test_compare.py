@@ -305,3 +305,90 @@ def test_compaction_changes_nothing(tmp_path: Path) -> None:
     before = compare(replay.load(tmp_path / "j"), run="r2")
     compact(tmp_path / "j")
     assert compare(replay.load(tmp_path / "j"), run="r2") == before
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def test_in_any_order_the_same_bars_are_comparable(tmp_path: Path) -> None:
+    record = one_run(lambda log: play(log, "PPO", [0, 10, 10]), lambda log: play(log, "SAC", [10, 0, 10]))
+    assert compared(tmp_path / "j", record).verdict == "not comparable"
+    state = replay.load(tmp_path / "j")
+    found = compare(state, any_order=True)
+    assert (found.verdict, dict(found.episodes)) == ("comparable", {"train": 3})
+    for _, outcomes in found.outcomes.items():
+        starts = [outcome.episode.bars[0].start for outcome in outcomes["train"]]
+        assert sorted(starts) == [0, 10, 10] and starts[1] == 10, "paired by what was shown"
+
+
+def test_in_any_order_as_often_is_asked(tmp_path: Path) -> None:
+    record = one_run(lambda log: play(log, "PPO", [0, 10, 10]), lambda log: play(log, "SAC", [10, 0, 0]))
+    assert compared(tmp_path / "j", record, any_order=True).verdict == "not comparable"
+
+
+def test_only_what_they_have_in_common(tmp_path: Path) -> None:
+    """One agent was stopped early and had one episode of its own; the count of what is left is said."""
+    record = one_run(lambda log: play(log, "PPO", [0, 10, 20, 30]), lambda log: play(log, "SAC", [0, 99, 20]))
+    assert compared(tmp_path / "j", record).verdict == "not comparable"
+    found = compare(replay.load(tmp_path / "j"), common=True)
+    assert (found.verdict, dict(found.episodes)) == ("comparable", {"train": 2})
+    assert "in 2 train episodes; only what they have in common is compared, of PPO 4, SAC 3 train" in found.reason
+    assert [one.episode.number for one in found.outcomes["PPO"]["train"]] == [0, 2]
+
+
+def test_in_common_the_order_still_counts(tmp_path: Path) -> None:
+    record = one_run(lambda log: play(log, "PPO", [0, 10, 20]), lambda log: play(log, "SAC", [10, 0]))
+    assert compared(tmp_path / "j", record, common=True).verdict == "not comparable"
+    assert compare(replay.load(tmp_path / "j"), common=True, any_order=True).verdict == "comparable"
+
+
+def test_in_common_as_often_as_both_have_it(tmp_path: Path) -> None:
+    record = one_run(lambda log: play(log, "PPO", [0, 10, 10, 10]), lambda log: play(log, "SAC", [0, 10, 10]))
+    found = compared(tmp_path / "j", record, common=True)
+    assert (found.verdict, dict(found.episodes)) == ("comparable", {"train": 3})
+
+
+def test_nothing_in_common_proves_nothing(tmp_path: Path) -> None:
+    record = one_run(lambda log: play(log, "PPO", [0]), lambda log: play(log, "SAC", [10]))
+    assert compared(tmp_path / "j", record, common=True).verdict == "not provable"
+    declared = one_run(
+        lambda log: play(log, "PPO", [0], source="declared"), lambda log: play(log, "SAC", [0], source="declared")
+    )
+    assert compared(tmp_path / "declared", declared, common=True).verdict == "not provable"
+
+
+# -- conditions --------------------------------------------------------------------------------------------------------
+
+
+def told(log: journal.Log, agent: str, params: dict[str, object] | None) -> None:
+    log.append(journal.EpisodeStarted(agent=agent, episode=0, params=params))
+    see(log, agent, 0, 5)
+    log.append(journal.EpisodeEnded(agent=agent, episode=0, reason="terminated"))
+
+
+def test_other_costs_are_other_conditions(tmp_path: Path) -> None:
+    """The same bars, but one agent traded for nothing."""
+    record = one_run(lambda log: told(log, "PPO", {"fee": 0.001}), lambda log: told(log, "SAC", {"fee": 0.0}))
+    found = compared(tmp_path / "j", record)
+    assert found.verdict == "not comparable" and not found.outcomes
+    assert (
+        'train episode 0 (counted from 0) of PPO had the params {"fee": 0.001}, that of SAC {"fee": 0.0}'
+        in found.reason
+    )
+    same = one_run(lambda log: told(log, "PPO", {"fee": 0.001}), lambda log: told(log, "SAC", {"fee": 0.001}))
+    assert compared(tmp_path / "same", same).verdict == "comparable"
+    none = one_run(lambda log: told(log, "PPO", None), lambda log: told(log, "SAC", {}))
+    assert compared(tmp_path / "none", none).verdict == "comparable"
+
+
+def test_runs_that_declared_other_conditions_are_not_comparable(tmp_path: Path) -> None:
+    """Two journals, the same bars, another reward function; what else their configs hold does not matter."""
+    for name, conditions, agent in (("a", {"reward": "log-return"}, "PPO"), ("b", {"reward": "sharpe"}, "SAC")):
+        with journal.open(tmp_path / name) as log:
+            log.append(journal.RunStarted(run="r", config={"lr": len(name), "conditions": conditions}))
+            play(log, agent, [0, 10])
+            log.append(journal.RunEnded(run="r"))
+    states = {name: replay.load(tmp_path / name) for name in ("a", "b")}
+    found = compare(states)
+    assert found.verdict == "not comparable"
+    assert 'the run of PPO declared {"reward": "log-return"}, that of SAC {"reward": "sharpe"}' in found.reason

@@ -164,7 +164,9 @@ def test_the_command_line_says_so(place: Path, run: Run) -> None:
         code, out, err = run(verb, place)
         assert (code, err) == (0, "") and "events 0 to 57 were dropped on 20" in " ".join(out.split()), out
     assert document(run, "totals", place)["agents"] == totals
-    assert {**document(run, "compare", place), "dropped": None} == {**compared, "dropped": None}
+    assert compared["verdict"] == "comparable"
+    unproved = document(run, "compare", place, code=1)
+    assert unproved["verdict"] == "not provable" and "was in history that is dropped" in unproved["reason"]
     assert "were dropped" in run("compare", place)[1]
     code, out, err = run("totals", place, "--at", 5)
     assert (code, out) == (2, "") and "dropped" in err and err.count("\n") == 1
