@@ -71,6 +71,7 @@ def test_the_state_stays_and_goes_on(old: MemoryStorage) -> None:
     done = compact(old, drop_history=True)
     assert done.dropped.events == plain.events and len(done.dropped.files) == 3
     assert not history.all_spans(old) and not old.list("segments")
+    assert snapshot.seqs(old) == [plain.last_seq], "older ones lead nowhere any more"
     assert packed(whole_state(old)) == packed(plain)
     assert plain.agents["PPO"].checkpoints == load(old).agents["PPO"].checkpoints, "resume needs no history"
     for storage in (old, going_on):
@@ -245,6 +246,30 @@ def test_an_error_of_the_system_at_any_step_loses_nothing(old: MemoryStorage, er
         assert packed(whole_state(faulty)) == packed(plain), faulty.operations[-1]
         compact(faulty, drop_history=True)
         assert image(faulty) == image(whole)
+
+
+def test_recovery_takes_away_what_a_killed_compaction_left_behind_a_drop(dropped: MemoryStorage) -> None:
+    record(dropped, EPISODE)
+    faulty = FaultyStorage(dropped)
+    faulty.fail("remove", path="segments/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    after = dropped.kill()
+    left = after.list("segments")
+    journal.open("a journal", storage=after).close()
+    assert left and not set(left) & set(after.list("segments"))
+
+
+def test_recovery_takes_away_an_unfinished_twin(old: MemoryStorage) -> None:
+    compact(old)
+    faulty = FaultyStorage(old)
+    faulty.fail("rename", path="snapshots/twin/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty, drop_history=True)
+    after = old.kill()
+    assert [name for name in after.list(dropping.TWINS) if name.endswith(".tmp")]
+    journal.open("a journal", storage=after).close()
+    assert after.list(dropping.TWINS) == []
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 import journal
 import replay
+from journal.importing import Then
 from journal.storage.disk import DiskStorage
 from replay import forms, table
 from replay.compaction import compact
@@ -73,6 +74,17 @@ def test_rewards_of_one_moment_are_a_batch_again(tmp_path: Path) -> None:
     import_events(tmp_path / "file", tmp_path / "again")
     size = sum(path.stat().st_size for path in segments(tmp_path / "again"))
     assert size < 100_000 * 10
+    assert same_events(rows_of(tmp_path / "j"), rows_of(tmp_path / "again"))
+
+
+def test_what_one_moment_holds_stays_whose_it_was(tmp_path: Path) -> None:
+    """Rewards of two agents, in both phases, all at one time: neighbours that are no batch."""
+    with journal.open(tmp_path / "j", sync="close", clock=Then(5)) as log:
+        for number in range(200):
+            agent = log.agent("PPO" if number // 50 % 2 else "SAC")
+            log.reward(agent, 0, number, number / 7, number % 3, flags=number // 100)
+    export_events([str(tmp_path / "j")], "jsonl", str(tmp_path / "file"), None)
+    import_events(tmp_path / "file", tmp_path / "again")
     assert same_events(rows_of(tmp_path / "j"), rows_of(tmp_path / "again"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import journal
@@ -75,7 +75,12 @@ COUNT = 2 + 4 * 2 * 22
 bounds = st.none() | st.integers(0, COUNT + 3) | st.integers(1, 9).map(lambda h: datetime.fromtimestamp(h * 1800, UTC))
 
 
+ASKED_FOR_NOTHING: dict[str, Any] = {"agents": None, "kinds": None, "columns": ["seq"]}
+
+
 @settings(max_examples=150, deadline=None)
+@example(place="log", **ASKED_FOR_NOTHING, since=datetime.fromtimestamp(4 * 3600, UTC), until=None)
+@example(place="history", **ASKED_FOR_NOTHING, since=100, until=datetime.fromtimestamp(5 * 3600, UTC))
 @given(
     place=st.sampled_from(["log", "both", "history"]),
     agents=st.none() | st.lists(st.sampled_from(["PPO", "SAC", "nobody"]), max_size=2),
