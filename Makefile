@@ -39,7 +39,7 @@ lint: .venv/installed-dev ## Format, lint, strict types
 
 check: lint test ## What to run before each push: lint and all tests
 
-bench: .venv/installed-bench ## All benchmarks, a quarter of an hour; or some: make bench ARGS="one-event batches"
+bench: .venv/installed-bench ## All benchmarks, some five minutes; or some of them: make bench ARGS="one-event batches"
 	@$(BIN)/python -m benchmarks --save $(ARGS)
 
 bench-check: .venv/installed ## Are the goals met by the newest results? Tells each, and fails where one is missed

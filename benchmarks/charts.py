@@ -163,7 +163,7 @@ def _finish(axes: Any, places: Sequence[float], labels: Sequence[str], *, log: b
     if log:
         axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (6 if log else 1.1))
+    axes.set_xlim(low, high * (20 if log else 1.1))
 
 
 def _age(axes: Any, rows: Sequence[Row]) -> None:
