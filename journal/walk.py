@@ -32,6 +32,7 @@ _PATIENCE: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Seconds to wait before a live segment is read again; after the last, what looks like damage is called damage."""
 _PROMISED: Final = "a promised cell does not check"
 _REMADE: Final = "promised cells were changed and their checksums made anew: the chain does not match"
+_CUT: Final = "the file was cut from outside: it is neither whole nor sealed"
 _MISSING: Final = "this segment of the journal is missing: it was removed from outside"
 
 
@@ -228,7 +229,7 @@ class Walk:
                 self._bad_start(ordinal, "the first cell is not a segment opened mark")
                 return None
             if len(data) != header.size:
-                raise CorruptJournal(path, len(data), self.seq, "the file was cut: it is neither whole nor sealed")
+                raise CorruptJournal(path, len(data), self.seq, _CUT)
             self.empty.append(ordinal)
             return None
         if self.empty:
@@ -241,7 +242,9 @@ class Walk:
             and arrays.first_bad(raw, cells, np.arange(1), header.salt, claimed) is None
         )
         if not good_mark:
-            self._bad_start(ordinal, "the segment opened mark does not check")
+            # A file is made whole, and is cut only when its seal, and so all of it, was on disk.
+            cut = len(data) if len(data) != header.size else None
+            self._bad_start(ordinal, "the segment opened mark does not check", cut)
             return None
         if claimed != self.position or int(cells["seq"][0]) != self.seq:
             # The mark is good, so what is missing lies before it, at the last segment's end (if never promised: torn).
@@ -296,7 +299,7 @@ class Walk:
         if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):
             raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)
         if not sealed and size != header.size:
-            raise CorruptJournal(path, size, seq, "the file was cut from outside: it is neither whole nor sealed")
+            raise CorruptJournal(path, size, seq, _CUT)
         if bad_reason:
             self._tear(ordinal, end, bad_reason)
         self.promise = promise
@@ -310,10 +313,15 @@ class Walk:
             self.position += 1
         return piece
 
-    def _bad_start(self, ordinal: int, reason: str) -> None:
-        """A segment that cannot be read from its start: torn if nothing was promised from here on, else corrupt."""
+    def _bad_start(self, ordinal: int, reason: str, cut: int | None = None) -> None:
+        """A segment that cannot be read from its start: torn if nothing was promised from here on, else corrupt.
+
+        `cut`: the size of a file that is not whole; no power cut explains that.
+        """
         if self._promised(ordinal, self.position - bool(self.unsealed)):
             raise CorruptJournal(segment.path_of(ordinal), 0, self.seq, reason)
+        if cut is not None:
+            raise CorruptJournal(segment.path_of(ordinal), cut, self.seq, _CUT)
         self._tear(ordinal, 0, reason)
 
     def _tear(self, ordinal: int, index: int, reason: str) -> None:

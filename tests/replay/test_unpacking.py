@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def cells_of(batches: list[batch.Packed]) -> bytes:
     """The batches as cells, each with its payload behind it."""
     out = b""
     for one in batches:
-        value = float(np.uint64(one.count).view(np.float64))
+        value = float(np.uint64(one.rewards).view(np.float64))
         places = {"env_index": one.env_index, "episode": one.episode, "step": one.step}
         head = cell.pack_head(cell.REWARDS, 0, 0, one.payload, salt=0, at=0, form=one.form, value=value, **places)
         out += head + one.payload + bytes(cell.extent_of(len(one.payload))[1])
@@ -53,7 +52,7 @@ def test_many_at_once_are_what_each_one_is(batches: list[batch.Packed]) -> None:
     raw = memoryview(cells_of(batches))
     cells = arrays.view(raw)
     at = arrays.heads(cells)
-    counts = np.array([one.count for one in batches])
+    counts = np.array([one.rewards for one in batches])
     begin = np.cumsum(counts) - counts
     columns: dict[str, NDArray[Any]] = {
         name: np.repeat(cells[at][name].astype(dtype), counts) for name, dtype in COLUMNS.items()
@@ -61,9 +60,9 @@ def test_many_at_once_are_what_each_one_is(batches: list[batch.Packed]) -> None:
     assert unpacking.contradiction(cells[at]) is None
     unpacking.unpack(raw, cells, at, columns, begin)
     for one, first in zip(batches, begin.tolist(), strict=True):
-        alone = batch.unpack(one.count, one.form, one.episode, one.step, one.env_index, one.payload)
+        alone = batch.unpack(one.rewards, one.form, one.episode, one.step, one.env_index, one.payload)
         for name, expected in alone._asdict().items():
-            assert columns[name][first : first + one.count].tobytes() == expected.tobytes()
+            assert columns[name][first : first + one.rewards].tobytes() == expected.tobytes()
     seen = set()
     for members, made in unpacking.pack(cells[at], columns, begin):
         for member, payload in zip(members.tolist(), made, strict=True):
@@ -75,12 +74,12 @@ def test_many_at_once_are_what_each_one_is(batches: list[batch.Packed]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"count": 3}, "another length"), ({"count": 2**60}, "another length"), ({"form": 64}, "unknown form")],
+    [({"rewards": 3}, "another length"), ({"rewards": 2**60}, "another length"), ({"form": 64}, "unknown form")],
 )
 def test_a_batch_that_contradicts_itself_is_named_before_it_is_unpacked(change: dict[str, int], reason: str) -> None:
     """Also one that would take all memory."""
     good = batch.pack(1, 2, 3, np.array([0.5, 0.25]))
-    heads = arrays.view(cells_of([good, replace(good, **change), good]))[[0, 2, 4]]
+    heads = arrays.view(cells_of([good, good._replace(**change), good]))[[0, 2, 4]]
     found = unpacking.contradiction(heads)
     assert found is not None
     assert found[0] == 1
