@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import journal
-from journal import arrays, cell, segment
+from journal import cell, segment
 from journal.cell import CELL
 from journal.manifest import Manifest
 from journal.recovery import Recovered, recover
@@ -434,32 +434,3 @@ def test_a_failed_read_changes_nothing(clock: Any, kind: str, nth: int) -> None:
     with pytest.raises(journal.JournalFailed, match=r"could not be read.*check the disk"):
         repaired(faulty)
     assert image(storage) == before
-
-
-def test_a_segment_cut_within_its_first_mark_is_no_torn_tail(clock: Any) -> None:
-    """Found by cutting at every byte: with its receipts gone as well, a cut file looked as if nothing were promised.
-
-    A file is made whole before it has its name, and is cut only behind a seal, so its size tells.
-    """
-    storage = MemoryStorage()
-    for name in ("a", "b"):
-        with journal.open("memory", storage=storage, sync="close", clock=clock) as log:
-            log.agent(f"{name} name that makes the next segment's first mark longer than a cell")
-    log = journal.open("memory", storage=storage, sync="close", clock=clock)
-    log.reward(1, 0, 0, 1.0)
-    assert log.sync().seq == 2
-    dead = storage.kill()
-    log.close()
-    last = Manifest.read(dead).segments[-1]
-    path = segment.path_of(last)
-    whole = image(dead)
-    mark = arrays.view(memoryview(whole[path])[CELL : 2 * CELL])
-    assert mark["extent"][0] >= 1
-    for length in range(0, len(whole[path]), CELL):
-        cut = dead.kill()
-        file = cut.open(path)
-        file.truncate(length)
-        file.close()
-        with pytest.raises(journal.CorruptJournal) as refused:
-            repaired(cut)
-        assert refused.value.path == path
