@@ -1,0 +1,163 @@
+"""What does recording add to a real training loop: CartPole, 64 CartPoles in one, and Q-learning in numpy?"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain, repeat
+from itertools import count as counter
+from typing import TYPE_CHECKING, Any, Final
+
+import agents_adapter
+from agents_adapter import Plan, Run
+from benchmarks.contenders import JOURNAL
+from benchmarks.fresh import fresh
+from benchmarks.question import Answer, Effort, by_name
+from journal.speed.rounds import LATER, Contender, Figures, measure
+
+if TYPE_CHECKING:
+    from agents_adapter import Episode, Track
+
+ROUNDS: Final = 5
+"""Times the rounds of the others: a few percent are to be seen."""
+EPISODES: Final = 100
+"""Of CartPole, in one call: about 2,200 steps."""
+PLANNED: Final = 10_000
+ENVIRONMENTS: Final = 64
+NEEDS: Final = ("gymnasium", "gym_anytrading")
+CARTPOLE: Final = "CartPole, random actions"
+CARTPOLE_CALL: Final = f"{CARTPOLE}: episode.step"
+CARTPOLE_WRAP: Final = f"{CARTPOLE}: track.wrap"
+VECTOR: Final = f"vector CartPole of {ENVIRONMENTS}, random actions"
+VECTOR_WRAP: Final = f"{VECTOR}: track.wrap"
+LINEAR_Q: Final = "LinearQ in numpy, hourly bars"
+LINEAR_Q_CALL: Final = f"{LINEAR_Q}: episode.step"
+LINEAR_Q_EXACT: Final = f"{LINEAR_Q}: and observed bars, checkpoints"
+VALUES: Final = {
+    "CartPole, a direct call": CARTPOLE_CALL,
+    "CartPole, wrapped": CARTPOLE_WRAP,
+    "vector CartPole": VECTOR_WRAP,
+    "LinearQ": LINEAR_Q_CALL,
+    "LinearQ, exact resume": LINEAR_Q_EXACT,
+}
+
+
+def answer(directory: str, effort: Effort) -> Answer:
+    """Ratios to the same loop without a journal; both do the same steps, by the same seeds. An event is a reward.
+
+    The journal is as `agents_adapter.start` opens it, with group commit.
+    """
+    found = Answer()
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        found.skip("the loops", f"{missing[0]} is not installed: pip install 'training-journal[demo]'")
+        return found
+    figures = [one for loop in (cartpole, vector, linear_q) for one in fresh(measured, loop, directory, effort)]
+    for one in figures:
+        plain = one.name == one.reference
+        found.add(one, limit=plain, survives=None, **({} if plain else {"peer": JOURNAL.name, "mode": one.name}))
+    named = by_name(figures)
+    for value, name in VALUES.items():
+        found.value(f"{value}, %", [100 * (ratio - 1) for ratio in named[name].wall_ratios])
+        found.value(f"{value}, CPU, %", [100 * (ratio - 1) for ratio in named[name].cpu_ratios])
+    return found
+
+
+def measured(loop: Callable[[Run], Iterator[Contender]], directory: str, effort: Effort) -> list[Figures]:
+    """One loop with and without, in this process."""
+    with tempfile.TemporaryDirectory(dir=directory) as place, ExitStack() as stack:
+        run = stack.enter_context(agents_adapter.start(place))
+        return measure(list(loop(run)), rounds=ROUNDS * effort.rounds, seconds=2 * effort.seconds)
+
+
+def cartpole(run: Run) -> Iterator[Contender]:
+    """Episodes of about 22 steps: a start and an end come with so many rewards."""
+    import gymnasium
+
+    def play(env: Any, episodes: Iterator[Episode | None], calls: int) -> int:
+        steps = 0
+        for _ in range(calls):
+            env.reset(seed=7)
+            env.action_space.seed(7)
+            for episode in (next(episodes) for _ in range(EPISODES)):
+                env.reset()
+                over = False
+                while not over:
+                    _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+                    if episode is not None:
+                        episode.step(reward, terminated, truncated)
+                    over = terminated or truncated
+                    steps += 1
+        return steps
+
+    plain, called, inner = (gymnasium.make("CartPole-v1") for _ in range(3))
+    walked = _walks(run.agent("called", stateless=True), Plan.from_list([("CartPole", "-", 0, 1)] * PLANNED, seed=7))
+    wrapped = run.agent("wrapped", stateless=True).wrap(inner)
+    steps = play(plain, repeat(None), 1)
+    yield Contender(CARTPOLE, CARTPOLE, partial(play, plain, repeat(None)), events=steps)
+    yield Contender(CARTPOLE_CALL, CARTPOLE, partial(play, called, walked), LATER, steps)
+    yield Contender(CARTPOLE_WRAP, CARTPOLE, partial(play, wrapped, repeat(None)), LATER, steps)
+
+
+def vector(run: Run) -> Iterator[Contender]:
+    """Two or three of the sub-environments end in each step, and as many begin."""
+    import gymnasium
+
+    def play(env: Any, calls: int) -> None:
+        for _ in range(calls):
+            env.step(env.action_space.sample())
+
+    def begun(wrap: Callable[[Any], Any]) -> Any:
+        env = wrap(gymnasium.make_vec("CartPole-v1", ENVIRONMENTS, vectorization_mode="vector_entry_point"))
+        env.reset(seed=7)
+        env.action_space.seed(7)
+        return env
+
+    yield Contender(VECTOR, VECTOR, partial(play, begun(lambda env: env)), events=ENVIRONMENTS)
+    wrapped = begun(run.agent("wrapped", stateless=True).wrap)
+    yield Contender(VECTOR_WRAP, VECTOR, partial(play, wrapped), LATER, ENVIRONMENTS)
+
+
+def linear_q(run: Run) -> Iterator[Contender]:
+    """The demo's agent in its market, of which one step takes some microseconds; a call is a pass through the year."""
+    from agents_adapter.demo.learners import LinearQ
+    from agents_adapter.demo.market import EPISODE_BARS, Market, load_bars
+
+    year = load_bars()
+    windows = list(Plan.round_robin(year, EPISODE_BARS, seed=7))
+
+    def play(learner: LinearQ, episodes: Iterator[Episode | None], observed: bool, calls: int) -> int:
+        steps = 0
+        learner.load_state_dict({"weights": 0.0, "epsilon": 1.0})
+        for entry, episode in zip(windows * calls, episodes, strict=False):
+            shown = year[entry.start : entry.stop]
+            if episode is not None and observed:
+                episode.observe(shown)
+            market = Market(shown, entry.seed)
+            seen, done = market.observe(), False
+            while not done:
+                action = learner.act(seen)
+                then, reward, done = market.step(action)
+                learner.learn(seen, action, reward, then, done)
+                if episode is not None:
+                    episode.step(reward, False, done)
+                seen = then
+                steps += 1
+        return steps
+
+    plan = Plan.round_robin(year, EPISODE_BARS, PLANNED, seed=7)
+    learners = [LinearQ(7) for _ in range(3)]
+    called = _walks(run.agent("called", stateless=True), plan)
+    exact = _walks(run.agent("exact", state={"learner": learners[2], "rng": learners[2].rng}), plan)
+    steps = play(LinearQ(7), repeat(None), False, 1)
+    yield Contender(LINEAR_Q, LINEAR_Q, partial(play, learners[0], repeat(None), False), events=steps)
+    yield Contender(LINEAR_Q_CALL, LINEAR_Q, partial(play, learners[1], called, False), LATER, steps)
+    yield Contender(LINEAR_Q_EXACT, LINEAR_Q, partial(play, learners[2], exact, True), LATER, steps)
+
+
+def _walks(track: Track, plan: Plan) -> Iterator[Episode]:
+    """The episodes of walks through a plan, one walk after the other."""
+    return chain.from_iterable(track.episodes(plan) for _ in counter())
