@@ -6,6 +6,7 @@
     state.totals                         # pandas DataFrame: cumulative totals per agent
     state.resume("PPO")                  # where PPO goes on
     replay.verify("runs/fx").status      # "clean", "torn" or "corrupt"
+    replay.diverge("runs/fx").findings   # what was done again after a rewind, and differs
     for batch in replay.events("runs/fx"):
         ...                              # pyarrow.RecordBatch, one row per event
     for batch in replay.follow("runs/fx"):
@@ -21,6 +22,7 @@ if getattr(journal, "__distribution__", None) != "training-journal":
         f"the package `journal` in {journal.__file__} is not training-journal's: rename it, or take it off sys.path"
     )
 
+from replay.divergence import diverge
 from replay.fold import fold
 from replay.following import follow
 from replay.loading import load
@@ -31,4 +33,4 @@ from replay.verify import Report, verify
 
 __distribution__ = "training-journal"
 
-__all__ = ["Report", "ResumePoint", "State", "events", "fold", "follow", "load", "merge", "verify"]
+__all__ = ["Report", "ResumePoint", "State", "diverge", "events", "fold", "follow", "load", "merge", "verify"]

@@ -24,6 +24,7 @@ from replay.episodes import Episode, Episodes
 from replay.loading import Place, load, storage_of
 from replay.progress import Progress, silent
 from replay.scan import scan
+from replay.state import State
 from replay.totals import Phase
 
 Rewards = NDArray[np.float64]
@@ -33,6 +34,7 @@ REWARDS_MAX: Final = 1 << 24
 """How many superseded rewards are held at a time (128 MB); what is beyond is compared in one more pass."""
 FINDINGS_MAX: Final = 1000
 """How many are named; the rest is counted."""
+_COUNTS: Final = ("rewinds", "rewinds_dropped", "compared", "other", "diverged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Report:
     """What `diverge` found."""
 
     rewinds: int
+    rewinds_dropped: int
+    """Of them, those that went back into history that was dropped: what they did again can no longer be compared."""
     compared: int
     """Re-run episodes that were held against what they were before."""
     other: int
@@ -83,8 +87,7 @@ class Report:
 def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
     """Several journals together, by path; each agent of each is named with it."""
     return {
-        **{name: sum(getattr(one, name) for one in reports.values()) for name in ("rewinds", "compared", "other")},
-        "diverged": sum(one.diverged for one in reports.values()),
+        **{name: sum(getattr(one, name) for one in reports.values()) for name in _COUNTS},
         "findings": [
             {"path": path, **found} for path, one in reports.items() for found in one.as_document()["findings"]
         ],
@@ -94,36 +97,45 @@ def merged(reports: Mapping[str, Report]) -> dict[str, Any]:
 def diverge(place: Place, *, progress: Progress = silent) -> Report:
     """Compare every episode that was done again after a rewind with its first run.
 
-    Reads from the first checkpoint that was gone back to, as far as history was not dropped; nothing where no agent
-    ever went back. Memory:
-    `REWARDS_MAX` rewards, and the longest superseded episode. Raises as `replay.load` does.
+    Reads from the first checkpoint that was gone back to; nothing where no agent ever went back. Where history was
+    dropped, `Report.rewinds_dropped` says of how many rewinds nothing is known any more. Memory: `REWARDS_MAX` rewards,
+    and the longest superseded episode. Raises as `replay.load` does.
     """
-    storage = storage_of(place)
-    state = load(storage)
+    return compared(load(storage_of(place)), progress)
+
+
+def compared(state: State, progress: Progress = silent) -> Report:
+    """`diverge`, of the journal that this state was read from, up to it."""
+    storage = state.storage
+    assert storage is not None, "states of journals were read from somewhere"
     rewinds = sum(agent.rewinds for agent in state.agents.values())
     if not rewinds:
-        return Report(0, 0, 0, 0)
+        return Report(0, 0, 0, 0, 0)
     kept = Manifest.read(storage).kept_from
-    windows = _windows(storage, kept, state.events)
+    windows = windows_of(storage, kept, state.events)
+    dropped = windows.count_before(kept)
+    if kept:
+        dropped += sum(agent.rewinds for agent in load(storage, kept - 1).agents.values())
     done: set[Name] = set()
-    compared = other = diverged = 0
+    count = other = diverged = 0
     findings: list[Divergence] = []
-    while True:
+    while windows.start is not None:
         reruns = Reruns(windows, done=done, rewards_max=REWARDS_MAX)
         for batch in scan(storage, since=max(windows.start, kept), until=state.events):
             reruns.take(batch)
             progress(int(batch.seq[-1]) + 1, state.events)
         reruns.finish()
-        compared, other, diverged = compared + reruns.compared, other + reruns.other, diverged + reruns.diverged
+        count, other, diverged = count + reruns.compared, other + reruns.other, diverged + reruns.diverged
         findings += reruns.findings
         done |= reruns.taken
         if not reruns.passed_over:
             break
     findings.sort(key=lambda one: one.now_seq)
-    return Report(rewinds, compared, other, diverged, tuple(findings[:FINDINGS_MAX]))
+    return Report(rewinds, dropped, count, other, diverged, tuple(findings[:FINDINGS_MAX]))
 
 
-def _windows(storage: Storage, since: int, until: int) -> Windows:
+def windows_of(storage: Storage, since: int, until: int) -> Windows:
+    """What the rewinds with since ≤ seq < until superseded."""
     from replay.query import events  # It needs pyarrow.
 
     windows = Windows()
@@ -139,19 +151,26 @@ class Windows:
 
     def __init__(self) -> None:
         self._ends: dict[str, list[tuple[int, int]]] = {}
+        self._targets: list[int] = []
+        """Of each rewind of each agent: the checkpoint's seq."""
 
     @property
-    def start(self) -> int:
-        """The first seq that may lie in one."""
-        return min((low + 1 for found in self._ends.values() for low, _ in found), default=0)
+    def start(self) -> int | None:
+        """The first seq that may lie in one; None where there is none."""
+        return min((low + 1 for found in self._ends.values() for low, _ in found), default=None)
 
     def add(self, agents: Iterable[str], to_seq: int, seq: int) -> None:
         """A rewind; in the order of their seqs."""
         for agent in agents:
+            self._targets.append(to_seq)
             found = self._ends.setdefault(agent, [])
             while found and found[-1][0] >= to_seq:
                 found.pop()  # It lies inside this one.
             found.append((to_seq, seq))
+
+    def count_before(self, seq: int) -> int:
+        """How many of the rewinds may have superseded something before event `seq`."""
+        return sum(to_seq + 1 < seq for to_seq in self._targets)
 
     def hold(self, agent: str, seq: int) -> bool:
         """Did a rewind supersede what this agent began at `seq`?"""
@@ -173,6 +192,10 @@ class Run:
         if len(self.parts) != 1:
             self.parts = [np.concatenate(self.parts) if self.parts else np.empty(0)]
         return self.parts[0]
+
+    def reward(self, step: int) -> float | None:
+        """That of this step; None where it has no such step."""
+        return float(self.rewards[step]) if step < len(self.rewards) else None
 
     @property
     def ended(self) -> bool:
@@ -273,12 +296,8 @@ def _content(episode: Episode) -> Sequence[tuple[Any, ...]]:
 
 
 def difference(before: Run, now: Run) -> Divergence | None:
-    """The first step at which two runs of an episode differ; one that was cut off counts as far as it went."""
-    at = first_difference(before.rewards, now.rewards)
-    lengths = len(before.rewards), len(now.rewards)
-    if at is None and lengths[0] != lengths[1]:
-        shorter = before if lengths[0] < lengths[1] else now
-        at = min(lengths) if shorter.ended else None
+    """How a re-run differs from the first run, if it does."""
+    at = first_step(before, now)
     if at is None:
         return None
     episode = now.episode
@@ -289,11 +308,21 @@ def difference(before: Run, now: Run) -> Divergence | None:
         episode.env_index,
         episode.run,
         at,
-        float(before.rewards[at]) if at < lengths[0] else None,
-        float(now.rewards[at]) if at < lengths[1] else None,
+        before.reward(at),
+        now.reward(at),
         before.episode.seq,
         episode.seq,
     )
+
+
+def first_step(one: Run, other: Run) -> int | None:
+    """The first step at which two runs of an episode differ; one that was cut off counts as far as it went."""
+    at = first_difference(one.rewards, other.rewards)
+    lengths = len(one.rewards), len(other.rewards)
+    if at is None and lengths[0] != lengths[1]:
+        shorter = one if lengths[0] < lengths[1] else other
+        at = min(lengths) if shorter.ended else None
+    return at
 
 
 def first_difference(one: Rewards, other: Rewards) -> int | None:

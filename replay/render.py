@@ -254,14 +254,22 @@ def _span(interval: Document) -> str:
 def show_diverge(out: Console, document: Document) -> None:
     """The verdict, and each episode that is not what it was."""
     rewinds, compared, diverged = document["rewinds"], document["compared"], document["diverged"]
+    dropped = document["rewinds_dropped"]
     if not rewinds:
         _say(out, "no agent ever went back to a checkpoint: nothing was done twice")
         return
     told = f"{compared:,} episodes were done again after {rewinds:,} rewinds"
     if diverged:
         out.print(_status("", "failed", f" {told}, {diverged:,} of them with other rewards"), soft_wrap=True)
+    elif dropped:
+        known = f"{compared:,} episodes, each as before" if compared else "none"
+        told = f" not provable: of what was done again after {rewinds:,} rewinds, what can be compared is {known}"
+        out.print(_status("", "not provable", told), soft_wrap=True)
     else:
         out.print(_status("", "clean", f" {told}, each as before as far as both went"), soft_wrap=True)
+    if dropped:
+        lost = f"  {dropped:,} of the rewinds went back into events that were dropped: what was done again after them "
+        _say(out, lost + "can no longer be compared, only in a copy that was made before", "yellow")
     if document["other"]:
         _say(out, f"  {document['other']:,} more had other bars or another seed, and were not compared", "yellow")
     for finding in document["findings"]:

@@ -34,6 +34,7 @@ SIGNATURES = {
         "load": "dir *at",
         "verify": "dir",
         "events": "dir",
+        "diverge": "dir",
         "State.resume": "agent",
     },
     "agents_adapter": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,6 +11,8 @@ from replay.answers import FINDINGS, FINE, Reading, answer
 from replay.cli.options import Dirs, Json, names
 
 if TYPE_CHECKING:
+    from replay import divergence
+    from replay.many import Distinct
     from replay.state import State
     from replay.verify import Report
 
@@ -113,25 +115,44 @@ def compare(
 def diverge(dirs: Dirs, as_json: Json = False) -> int:
     """Was what was done again after a rewind the same as before?
 
-    Exit 1 where a re-run episode has other rewards than its first run on the same bars, with the same seed.
+    Exit 1 where a re-run episode has other rewards than its first run on the same bars, with the same seed, and where
+    nobody can know, because history was dropped.
     """
     from replay import divergence, render
+    from replay.documents import dropped_of
+    from replay.loading import load
 
-    def read(path: str) -> divergence.Report:
+    def read(path: str) -> _Reruns:
         with render.progress_bar(f"comparing {path}", quiet=as_json, unit="events") as progress:
-            return divergence.diverge(path, progress=progress)
+            state = load(path)
+            return _Reruns(state, divergence.compared(state, progress))
 
     return answer(
         dirs,
         as_json,
         Reading(
             read=read,
-            document=divergence.Report.as_document,
+            document=lambda found: {**found.report.as_document(), "dropped": dropped_of(found.state)},
             show=render.show_diverge,
-            merge=divergence.merged,
-            code=lambda document: FINDINGS if document["diverged"] else FINE,
+            merge=lambda found: divergence.merged({path: one.report for path, one in found.items()}),
+            distinct=_distinct_reruns,
+            code=lambda document: FINDINGS if document["diverged"] or document["rewinds_dropped"] else FINE,
         ),
     )
+
+
+class _Reruns(NamedTuple):
+    """What was done again in a journal, and the state that tells it from its copies."""
+
+    state: State
+    report: divergence.Report
+
+
+def _distinct_reruns(found: dict[str, Any]) -> Distinct:
+    from replay.many import distinct
+
+    once = distinct({path: one.state for path, one in found.items()})
+    return once._replace(states={path: found[path] for path in once.states})
 
 
 def _merged_reports(reports: dict[str, Report]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import journal
+import replay
 from journal.storage import Storage
 from journal.storage.memory import MemoryStorage
 from replay import divergence
@@ -291,11 +292,73 @@ def test_the_verb_names_what_differs_and_exits_1(run: Run, tmp_path: Path) -> No
     )
 
 
+def test_of_dropped_history_it_says_that_nothing_can_be_compared(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "j"
+    diverged(place, (2.0, 3.0))
+    document(run, "compact", place, "--drop-history")
+    found = document(run, "diverge", place, code=1)
+    assert (found["rewinds"], found["rewinds_dropped"], found["compared"], found["diverged"]) == (2, 2, 0, 0)
+    assert found["dropped"]["events"]
+    code, out, _ = run("diverge", place)
+    assert code == 1 and "not provable" in out and "can no longer be compared" in out and "as before" not in out
+    with journal.open(place) as log:
+        begin(log, "r2")
+        save(log, "PPO", 0)
+        to = log.append(journal.Custom(name="note")) - 1
+        for _ in range(2):
+            episode(log, [4.0], number=1)
+            back(log, to)
+        old = replay.load(place).agents["PPO"].checkpoints[0].seq
+        back(log, old)
+    found = document(run, "diverge", place, code=1)
+    assert (found["rewinds"], found["rewinds_dropped"], found["compared"], found["diverged"]) == (5, 3, 1, 0)
+    assert "3 of the rewinds went back into events that were dropped" in run("diverge", place)[1]
+    merged = document(run, "diverge", tmp_path, code=1)["merged"]
+    assert (merged["rewinds_dropped"], merged["diverged"]) == (3, 0)
+
+
+def test_history_that_was_dropped_before_anybody_went_back_hides_nothing(run: Run, place: Path) -> None:
+    document(run, "compact", place, "--drop-history")
+    with journal.open(place) as log:
+        begin(log, "r2")
+        save(log, "PPO", 3)
+        to = log.append(journal.Custom(name="note")) - 1
+        for _ in range(2):
+            episode(log, [4.0], number=3)
+            back(log, to)
+    found = document(run, "diverge", place)
+    assert (found["rewinds"], found["rewinds_dropped"], found["compared"]) == (2, 0, 1)
+
+
+def test_a_copy_counts_once(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    diverged(folder / "a", (2.0, 3.0))
+    run("copy", folder / "a", folder / "b")
+    diverged(folder / "c", (4.0, 5.0))
+    with journal.open(folder / "b") as log:
+        log.append(journal.Custom(name="it went on"))
+    found = document(run, "diverge", folder, code=1)
+    merged = found["merged"]
+    assert [one["diverged"] for one in found["journals"]] == [1, 1, 1]
+    assert (merged["rewinds"], merged["compared"], merged["diverged"]) == (4, 2, 2)
+    assert [one["path"] for one in merged["findings"]] == [str(folder / "b"), str(folder / "c")]
+    assert merged["copies"] == [{"path": str(folder / "a"), "of": str(folder / "b")}]
+    assert f"counted once: {folder / 'a'} is a copy of {folder / 'b'}" in run("diverge", folder)[1]
+
+
+def test_it_is_one_line_of_python(tmp_path: Path) -> None:
+    diverged(tmp_path / "j", (2.0, 3.0))
+    (found,) = replay.diverge(tmp_path / "j").findings
+    assert (found.before, found.now) == (2.0, 3.0)
+
+
 def test_a_journal_without_rewinds_has_nothing_to_compare(run: Run, place: Path) -> None:
     assert document(run, "diverge", place) | {"path": ""} == {
         "schema": 1,
         "path": "",
         "rewinds": 0,
+        "rewinds_dropped": 0,
+        "dropped": None,
         "compared": 0,
         "other": 0,
         "diverged": 0,
