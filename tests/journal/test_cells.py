@@ -77,6 +77,12 @@ def test_a_cell_checks_only_with_its_own_salt_and_position(payload: bytes, salt:
     assert bytes(arrays.payload(memoryview(raw), arrays.view(raw), 0)) == payload
 
 
+def test_an_event_without_a_payload_has_zeros_for_it() -> None:
+    one = arrays.view(cell.pack_head(cell.CUSTOM, 5, 6, salt=77, at=4))[0]
+    assert [int(one[name]) for name in ("extent", "pad", "payload_crc")] == [0, 0, 0]
+    assert arrays.view(cell.pack_head(cell.CUSTOM, 5, 6, b"x", salt=77, at=4))[0]["payload_crc"]
+
+
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 200])
 def test_every_flipped_bit_of_a_cell_and_its_payload_is_seen(length: int) -> None:
     payload = bytes(range(length))

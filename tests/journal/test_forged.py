@@ -52,6 +52,26 @@ def test_a_payload_cannot_forge_a_promise(kind: int, where: int, off: int) -> No
     assert Walk(storage).run().seq == 3
 
 
+@pytest.mark.parametrize("kind", [cell.RECEIPT, cell.SEGMENT_SEALED])
+def test_a_receipt_that_is_right_where_it_stands_is_refused_whatever_it_promises(kind: int) -> None:
+    """An old promise again, but as good as any other receipt for who takes it for a head."""
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        log.reward(agent, 0, 0, 1.0)
+        log.sync()
+        with pytest.raises(journal.EventRejected, match="forged"):
+            log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=0, kind=kind)))
+
+
+@pytest.mark.parametrize("kind", [cell.SEGMENT_OPENED, cell.CUSTOM, cell.MARK_FIRST, 0xFF04, 0x01FF])
+def test_only_receipts_and_seals_promise(kind: int) -> None:
+    """Any other cell of the segment is a payload like all others, also where it is right for its place."""
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        log.sync()
+        assert log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=1 << 40, kind=kind))) == 1
+
+
 def test_the_forgery_would_have_done_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the check at append is for: without it this torn tail is called corrupt."""
     monkeypatch.setattr(cell, "forged", lambda *args: None)
@@ -80,6 +100,23 @@ def tear(storage: MemoryStorage, at: int) -> None:
     file.write(at, bytes(1))
     file.write(at + 20, b"\xff")
     file.close()
+
+
+def test_an_old_receipt_or_a_wrong_one_does_not_keep_a_payload_out() -> None:
+    """Of a cell that is wrong for its own place, only one that promises more, from a place before it, is believed."""
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        for step in range(3):
+            log.reward(agent, 0, step, 1.0)
+        log.sync()
+        promised = log.promised.position
+        old = promise(log, 0, stated=promised)
+        wrong = bytes(4) + promise(log, 1, stated=promised + 100)[4:]
+        for number, raw in enumerate((old, wrong)):
+            assert log.rewards(agent, 0, 0, batch_of(raw)) == 4 + 8 * number
+        more = promise(log, 0, stated=log.promised.position + 1)
+        with pytest.raises(journal.EventRejected, match="forged"):
+            log.rewards(agent, 0, 0, batch_of(more))
 
 
 def test_copies_of_real_cells_are_taken_and_change_nothing() -> None:

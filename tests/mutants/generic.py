@@ -4,7 +4,7 @@ Of its some 200 operators those are taken whose mutants differ in what they do: 
 two others, each comparison its opposite and its neighbour (`<` and `<=`), `^`, which stands in checksums, three others.
 What `steps` does more thoroughly is left to it (conditions, `and`, `or`, exceptions).
 
-Not made: mutants in annotations, decorators, docstrings, and inside f-strings (what a message says).
+Not made: mutants in annotations, decorators, docstrings, assertions, and inside f-strings (what a message says).
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def _quiet(tree: ast.Module) -> list[tuple[Place, Place]]:
     """From where to where nothing is mutated: (line, column) pairs."""
     found = []
     for node in ast.walk(tree):
-        parts = [node] if isinstance(node, ast.JoinedStr) else []
+        parts = [node] if isinstance(node, ast.JoinedStr | ast.Assert) else []
         parts += [getattr(node, "annotation", None), getattr(node, "returns", None)]  # type: ignore[list-item]
         parts += getattr(node, "decorator_list", ())
         for part in parts:
-            if isinstance(part, ast.expr):
+            if isinstance(part, ast.expr | ast.Assert):
                 end = (part.end_lineno or part.lineno, part.end_col_offset or 0)
                 found.append(((part.lineno, part.col_offset), end))
     return found

@@ -4,12 +4,13 @@ A journal is right because of what happens before what: a sync before a rename, 
 a change. So, of each statement and expression of a module:
 
     removed    a call, an assignment to an attribute or an item or anew to a name, a `+=`, a `del`
-    swapped    two neighbouring statements that act, unless the second needs a name that the first binds
-    disarmed   a `raise` or `assert` left out; an `if` always or never taken; one side of `and`, `or`, `… if … else …`
+    swapped    two neighbouring statements that act, unless the second needs a name that the first binds; nor two
+               assignments in `__init__`, where nobody else has the object yet
+    disarmed   a `raise` left out; an `if` always or never taken; one side of `and`, `or`, `… if … else …`
                left out; a comprehension's `if`, an `except`, a `finally`, a `with` without `as` left out
     emptied    an argument of a checksum, a hash or a promise replaced by the empty value of its type
 
-Left out: docstrings, annotations, decorators, definitions; `assert … is not None`, which only tells the type checker.
+Left out: docstrings, annotations, decorators, definitions; `assert`, which states what holds and decides nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _changes(tree: ast.Module) -> Iterator[Change]:
         for field in _BLOCKS:
             block = getattr(node, field, None)
             if isinstance(block, list):
-                yield from _of_statements(block)
+                yield from _of_statements(block, begun=isinstance(node, ast.FunctionDef) and node.name == "__init__")
         if isinstance(node, ast.Try):
             yield from _of_handlers(node)
         yield from _of_expressions(node)
@@ -73,7 +74,8 @@ def _changes(tree: ast.Module) -> Iterator[Change]:
             yield from _of_arguments(node)
 
 
-def _of_statements(block: list[ast.stmt]) -> Iterator[Change]:
+def _of_statements(block: list[ast.stmt], *, begun: bool) -> Iterator[Change]:
+    """`begun`: it is the block of an object's `__init__`."""
     for at, one in enumerate(block):
 
         def put(*new: ast.stmt, at: int = at) -> Callable[[], None]:
@@ -85,7 +87,7 @@ def _of_statements(block: list[ast.stmt]) -> Iterator[Change]:
         text = ast.unparse(one)
         if _acts(one, block[:at]):
             yield change("removed", text, "(left out)", put(ast.Pass()))
-        if isinstance(one, ast.Raise) or (isinstance(one, ast.Assert) and not _for_types(one)):
+        if isinstance(one, ast.Raise):
             yield change("disarmed", text, "(left out)", put(ast.Pass()))
         if isinstance(one, ast.If):
             for value in (True, False):
@@ -96,8 +98,9 @@ def _of_statements(block: list[ast.stmt]) -> Iterator[Change]:
             yield change("disarmed", asked, "while False:", _setting(one, "test", ast.Constant(False)))
         if isinstance(one, ast.With) and all(item.optional_vars is None for item in one.items):
             yield change("disarmed", text, "(its block only)", put(*one.body))
-        if at and _swappable(block[at - 1], one):
-            pair = [one, block[at - 1]]
+        pair = [one, block[at - 1]]
+        assigned = begun and all(isinstance(each, ast.Assign | ast.AnnAssign) for each in pair)
+        if at and not assigned and _swappable(block[at - 1], one):
             make = lambda at=at, pair=pair: block.__setitem__(slice(at - 1, at + 1), pair)  # noqa: E731
             yield change("swapped", ast.unparse(pair[1]), f"after {text}", make, pair[1].lineno)
 
@@ -197,19 +200,16 @@ def _loaded(node: ast.AST) -> set[str]:
     return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
-def _for_types(one: ast.Assert) -> bool:
-    return isinstance(one.test, ast.Compare) and ast.unparse(one.test).endswith("is not None")
-
-
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _told_only(tree: ast.Module) -> set[ast.AST]:
-    """Everything in annotations and decorators."""
+    """Everything in annotations, decorators and assertions."""
     found: set[ast.AST] = set()
     for node in ast.walk(tree):
-        parts = [getattr(node, name, None) for name in ("annotation", "returns")]
+        parts = [node] if isinstance(node, ast.Assert) else []
+        parts += [getattr(node, name, None) for name in ("annotation", "returns")]
         for part in [*parts, *getattr(node, "decorator_list", ())]:
             if isinstance(part, ast.AST):
                 found |= set(ast.walk(part))

@@ -7,7 +7,7 @@ fork gives one function of the module its mutated code and runs the tests. Where
 costs no start of an interpreter and mostly no import, and no file is ever changed.
 
 The time of each test is measured in what it computes, not by the clock: on a busy machine nothing is taken for an
-endless loop. A trial whose main thread sleeps throughout half a minute waits for what does not come.
+endless loop. A trial whose main thread sleeps throughout a quarter of a minute waits for what does not come.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEMORY = 8 << 30
 """Bytes a trial may take: a mutated size must not bring the machine down."""
 PATIENCE = (4.0, 10.0)
 """Seconds that a test may compute, and how many times what it takes on the module as it is."""
-SILENCE = 30.0
+SILENCE = 15.0
 """Seconds throughout which the main thread sleeps, before the trial is called hung."""
 
 KILLED, SURVIVED, TIMED_OUT, HUNG, BROKEN = "killed", "survived", "timed out", "hung", "broken"
