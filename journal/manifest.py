@@ -162,14 +162,15 @@ class Manifest:
                 raise ValueError("it is too large")
             document = json.loads(raw)
             version = document["format"]
+            crc = document.pop("crc32c")
+            # First, as every format keeps it: one flipped bit is no newer format.
+            if crc != f"{crc32c(_canonical(document)):08x}":
+                raise ValueError("its checksum does not match")
             if isinstance(version, int) and version > segment.FORMAT:
                 raise UnsupportedFormat(
                     f"{storage.name}: written in format {version}, this training-journal reads format "
                     f"{segment.FORMAT}: upgrade it"
                 )
-            crc = document.pop("crc32c")
-            if crc != f"{crc32c(_canonical(document)):08x}":
-                raise ValueError("its checksum does not match")
             return cls._from(document)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptJournal(PATH, 0, 0, f"journal.json is damaged: {error}") from error

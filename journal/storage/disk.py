@@ -60,7 +60,10 @@ class DiskFile:
         if not self._mappable or not self._size:
             return None
         if self._view is None:
-            self._map = mmap.mmap(self._fd, self._size)
+            try:
+                self._map = mmap.mmap(self._fd, self._size)
+            except OSError:
+                return None  # Too many maps, or no address space left: `write` needs neither.
             self._view = memoryview(self._map)
         return self._view
 

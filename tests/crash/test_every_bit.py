@@ -8,15 +8,21 @@ an error outside of the documented tree) fails.
     refused     reading raises an error of the journal that names the file
     verified    reading does not need the damaged bytes; `verify --deep` finds them
 
-`JOURNAL_EVERY=1` tries each single bit and byte; by default it is every nth one, from a random start. It takes hours:
+`JOURNAL_EVERY=1` tries each single bit and byte; by default it is every nth one, from a random start.
 `JOURNAL_PART=0/4` is the first of four parts, and `-k segments` takes the damages of these files only.
+
+Some 400,000 damages are too many to do anything twice that must come to the same: who never looks at the damaged file
+is not asked again (`Watched`), a Parquet file of the same bytes is decoded once (`Once`), equal batches are told in
+words once.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +33,7 @@ from agents_adapter.checkpoint import CheckpointStore
 from journal import segment
 from journal.errors import CorruptJournal, JournalError
 from journal.storage.memory import MemoryStorage
+from replay import history, parquet, snapshot
 from replay.compaction import compact
 from replay.loading import load
 from replay.query import events
@@ -43,6 +50,8 @@ ENDS = {
     "writer.lock": {"identical"},
 }
 """Of each kind of file: how its damages end, all of them among others."""
+CONTENT = ("flip a bit", "cut", "empty")
+"""What leaves all names as they are, and changes one file."""
 Files = dict[str, bytes]
 
 
@@ -59,6 +68,50 @@ class Clock:
         return self.time_ns() / 1e9
 
 
+class Watched(MemoryStorage):
+    """Notes whose content is asked for: all else could be other bytes, and whoever asked would not know."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.seen: set[str] = set()
+
+    def _find(self, path: str) -> Any:
+        self.seen.add(path)
+        return super()._find(path)
+
+    def _change(self, node: Any, source: str | None, target: str | None) -> None:
+        self.seen |= {path for path in (source, target) if path is not None}
+        super()._change(node, source, target)
+
+
+class Once:
+    """A Parquet file that was found to be what was written; a row group of it is decoded once."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.metadata = file.metadata
+        self._groups: dict[Any, Any] = {}
+
+    def read_row_group(self, number: int, columns: list[str]) -> Any:
+        key = number, *columns
+        if key not in self._groups:
+            self._groups[key] = self._file.read_row_group(number, columns=columns)
+        return self._groups[key]
+
+
+def open_once(known: dict[Any, Any]) -> Any:
+    """`open_checked`, that opens the same bytes once; what it refuses, it refuses each time."""
+
+    def opened(storage: MemoryStorage, path: str, seq: int, *rest: Any) -> Any:
+        key = path, seq, storage.read(path) if storage.exists(path) else b""
+        if key not in known:
+            checked = parquet.open_checked(storage, path, seq, *rest)
+            known[key] = replace(checked, file=Once(checked.file))
+        return known[key]
+
+    return opened
+
+
 class Truth(NamedTuple):
     """The undamaged journal, as it was read."""
 
@@ -69,6 +122,10 @@ class Truth(NamedTuple):
     """How many of them were promised."""
     states: dict[int, Any]
     """The state after so many events, filled in when it is first asked for."""
+    told: dict[bytes, list[str]]
+    """The rows of each batch that was read, in words."""
+    unharmed: dict[str, tuple[set[str], Any]]
+    """By use: the files it looks at, and what comes of it, where nothing is damaged."""
 
 
 def files_of(storage: MemoryStorage) -> Files:
@@ -77,8 +134,8 @@ def files_of(storage: MemoryStorage) -> Files:
     return {name: storage.read(name) for name in names}
 
 
-def stored(files: Files) -> MemoryStorage:
-    storage = MemoryStorage()
+def stored(files: Files) -> Watched:
+    storage = Watched()
     for directory in DIRECTORIES:
         storage.make_directory(directory)
     for path, data in files.items():
@@ -142,14 +199,30 @@ def truth() -> Iterator[Truth]:
         dead = storage.kill()
         log.close()
         files = files_of(dead)
-        rows = rows_of(stored(files))
+        known: dict[Any, Any] = {}
+        for module in (history, snapshot):
+            patch.setattr(module, "open_checked", open_once(known))
+        told: dict[bytes, list[str]] = {}
+        rows = rows_of(stored(files), told)
         assert len(rows) > promised > 80
         assert {path.partition("/")[0] for path in files} >= {"segments", "history", "snapshots", "checkpoints"}
-        yield Truth(files, rows, promised, {})
+        truth = Truth(files, rows, promised, {}, told, {})
+        assert outcome(truth, files, "") == "identical"
+        recovered = truth.unharmed["open"][1][1]
+        assert ask(truth, "verify after", recovered, "", lambda storage: verify(storage, deep=True)).status == "clean"
+        gc.freeze()
+        yield truth
+        gc.unfreeze()
 
 
-def rows_of(storage: MemoryStorage) -> list[str]:
-    return [repr(row) for batch in events(storage) for row in batch.to_pylist()]
+def rows_of(storage: MemoryStorage, told: dict[bytes, list[str]]) -> list[str]:
+    rows = []
+    for batch in events(storage):
+        key = batch.serialize().to_pybytes()
+        if key not in told:
+            told[key] = [repr(row) for row in batch.to_pylist()]
+        rows += told[key]
+    return rows
 
 
 def state_after(truth: Truth, count: int) -> Any:
@@ -160,33 +233,34 @@ def state_after(truth: Truth, count: int) -> Any:
 
 def outcome(truth: Truth, files: Files, hint: str, damaged: str = "") -> str:
     """How this damage ends; fails where that is none of the ways it may. `damaged`: the file that a refusal names."""
-    read = _read(truth, files)
-    report = verify(stored(files), deep=True)
+    changed = damaged if hint in CONTENT else ""
+    read = _read(truth, files, changed)
+    report = ask(truth, "verify", files, changed, lambda storage: verify(storage, deep=True))
     if isinstance(read, JournalError):
         assert isinstance(read, CorruptJournal), read
-        assert hint not in ("flip a bit", "cut", "empty") or read.path == damaged, f"{read.path} is named: {read}"
+        assert hint not in CONTENT or read.path == damaged, f"{read.path} is named: {read}"
         assert _names(truth, files, read.path, read.reason), read
         assert read.offset >= 0 and 0 <= read.seq <= len(truth.rows), read
         assert report.status == "corrupt", (read, report)
     for finding in report.findings:
         assert _names(truth, files, finding.file, finding.reason) and finding.offset >= 0, finding
-    recovered = stored(files)
-    try:
-        with journal.open("it", storage=recovered, sync="close") as log:
-            log.append(journal.Custom(name="next"))
-            following = log.next_seq - 1
-    except JournalError as error:
-        assert isinstance(error, CorruptJournal) and report.status == "corrupt", error
-        assert files_of(recovered).keys() - {"writer.lock"} == files.keys() - {"writer.lock"}, (
-            "a refusal changes nothing"
-        )
+    opened = ask(truth, "open", files, changed, goes_on)
+    if isinstance(opened, JournalError):
+        assert isinstance(opened, CorruptJournal) and report.status == "corrupt", opened
         return "refused"
+    following, recovered = opened
+    if changed and changed not in truth.unharmed["open"][0]:
+        recovered = recovered | {changed: files[changed]}
+    else:
+        changed = ""
     if isinstance(read, JournalError):
         # What is damaged is not needed to go on, and stays to be found.
-        assert verify(recovered, deep=True).status == "corrupt", read
+        after = ask(truth, "verify after", recovered, changed, lambda storage: verify(storage, deep=True))
+        assert after.status == "corrupt", read
         return "refused"
     assert following == read, "what is appended next follows what was read"
-    rows = rows_of(recovered)
+    rows = ask(truth, "events after", recovered, changed, lambda storage: rows_of(storage, truth.told))
+    assert not isinstance(rows, JournalError), rows
     assert rows[:read] == truth.rows[:read] and len(rows) == read + 1
     if report.status == "corrupt":
         return "verified"
@@ -194,27 +268,65 @@ def outcome(truth: Truth, files: Files, hint: str, damaged: str = "") -> str:
     return "identical" if read == len(truth.rows) else "torn"
 
 
+def ask(truth: Truth, use: str, files: Files, changed: str, call: Any) -> Any:
+    """What a use comes to, or its error. `changed`: the one file that has another content, and all names are as ever.
+
+    A use that does not look at that file comes to what it came to without damage.
+    """
+    if changed and changed not in truth.unharmed[use][0]:
+        return truth.unharmed[use][1]
+    storage = stored(files)
+    storage.seen.clear()
+    try:
+        result = call(storage)
+    except JournalError as error:
+        result = error
+    truth.unharmed.setdefault(use, (storage.seen, result))  # The first one of all is without damage.
+    return result
+
+
+def goes_on(storage: Watched) -> tuple[int, Files] | JournalError:
+    """Open for writing and append one event: its seq, and all files then."""
+    before = files_of(storage)
+    storage.seen.clear()
+    try:
+        with journal.open("it", storage=storage, sync="close") as log:
+            log.append(journal.Custom(name="next"))
+            following = log.next_seq - 1
+    except JournalError as error:
+        assert files_of(storage) | {"writer.lock": b""} == before | {"writer.lock": b""}, "a refusal changes nothing"
+        return error
+    seen = set(storage.seen)
+    after = files_of(storage)
+    storage.seen = seen
+    return following, after
+
+
 def _names(truth: Truth, files: Files, path: str, reason: str) -> bool:
     """Is this a file that is or was there, or told to be missing?"""
     return path in truth.files or path in files or " is missing" in reason
 
 
-def _read(truth: Truth, files: Files) -> int | JournalError:
+def _read(truth: Truth, files: Files, changed: str) -> int | JournalError:
     """How many events are read; they, and the state, are checked."""
-    storage = stored(files)
-    try:
-        rows = rows_of(storage)
-        loaded = load(storage)
-        state = loaded.to_payload()
-    except JournalError as error:
-        return error
-    for name in loaded.agents:
-        chosen = loaded.resume(name).checkpoint
-        assert chosen is None or truth.files[chosen.path] == files[chosen.path], "a damaged checkpoint is resumed"
+    rows = ask(truth, "events", files, changed, lambda storage: rows_of(storage, truth.told))
+    state = ask(truth, "state", files, changed, state_of)
+    for result in (rows, state):
+        if isinstance(result, JournalError):
+            return result
+    for path in state[1]:
+        assert truth.files[path] == files[path], "a damaged checkpoint is resumed"
     assert rows == truth.rows[: len(rows)], "an event is not what it was"
     assert len(rows) >= truth.promised, "promised events are missing, and nothing says so"
-    assert state == state_after(truth, len(rows)), "the state is not what these events give"
+    assert state[0] == state_after(truth, len(rows)), "the state is not what these events give"
     return len(rows)
+
+
+def state_of(storage: MemoryStorage) -> tuple[Any, list[str]]:
+    """The state, and the checkpoints from which its agents would resume."""
+    loaded = load(storage)
+    chosen = [loaded.resume(name).checkpoint for name in loaded.agents]
+    return loaded.to_payload(), [one.path for one in chosen if one is not None]
 
 
 def flipped(data: bytes, bit: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import journal
 from journal import segment
 from journal.storage import disk, replace
 from journal.walk import Walk
+from replay.scan import scan
 
 
 @pytest.fixture
@@ -136,3 +139,20 @@ def test_a_journal_that_lies_behind_a_link_is_one(tmp_path: Path) -> None:
     with journal.open(tmp_path / "x") as log:
         log.append(journal.Custom(name="x"))
     assert (tmp_path / "large" / segment.path_of(0)).exists()
+
+
+def test_where_no_map_is_to_be_had_segments_are_written_by_pwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may have so many maps and no more, and only so much address space."""
+
+    def refused(fd: int, size: int) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    with journal.open(tmp_path) as log:
+        agent = log.agent("PPO")
+        for step in range(9):
+            log.reward(agent, 0, step, 0.5)
+        assert not log.tail()[0].mapped
+    assert [batch.seq[-1] for batch in scan(disk.DiskStorage(tmp_path))] == [9]

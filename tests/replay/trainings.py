@@ -13,6 +13,7 @@ from typing import Any, Literal
 import journal
 from journal import cell, chain, segment
 from journal.cell import CELL
+from journal.crc import crc32c
 from journal.events import Phase
 from journal.manifest import Manifest
 from journal.storage import replace
@@ -176,7 +177,10 @@ def remake(directory: Path, at: int, new: bytes, *, checksum: bool) -> None:
 def newer(directory: Path) -> None:
     """Make it a journal of a format that does not exist yet."""
     path = directory / "journal.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    document = json.loads(path.read_text()) | {"format": 2}
+    del document["crc32c"]
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    path.write_text(json.dumps(document | {"crc32c": f"{crc32c(canonical):08x}"}))
 
 
 def compacted(directory: Path) -> journal.Receipt:
