@@ -164,7 +164,8 @@ def test_the_installed_packages_are_typed_and_named() -> None:
     ("name", "too_early"),
     [
         ("journal", {"numpy", "pandas", "pyarrow", "typer", "rich", "email", "zipfile", "argparse"}),
-        ("replay", {"pandas", "pyarrow", "typer", "rich"}),
+        ("replay", {"numpy", "pandas", "pyarrow", "typer", "rich"}),
+        ("replay.cli", {"numpy", "pandas", "pyarrow", "rich"}),
         ("agents_adapter", {"pandas", "pyarrow", "typer", "rich", "gymnasium", "torch", "matplotlib"}),
     ],
 )
@@ -198,3 +199,17 @@ def test_the_writer_is_imported_when_it_is_first_asked_for() -> None:
     )
     assert result.stdout.split() == ["False", "True", "journal.writer", "open_log", "Receipt"]
     assert "AttributeError: module 'journal' has no attribute 'opem'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "first", ["import replay.fold, replay.verify", "from replay.fold import fold", "replay.verify"]
+)
+def test_what_replay_calls_fold_and_verify_are_functions_whatever_was_imported_first(first: str) -> None:
+    result = _python(
+        f"import sys, replay; {first}; from replay.fold import fold; import replay.verify;"
+        "print(replay.fold is fold, replay.fold.__name__, replay.verify.__name__, 'verify' in dir(replay));"
+        "print(type(sys.modules['replay.fold']).__name__, replay.State.__name__); replay.flod",
+        ROOT,
+    )
+    assert result.stdout.split() == ["True", "fold", "verify", "True", "module", "State"]
+    assert "AttributeError: module 'replay' has no attribute 'flod'" in result.stderr
