@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     """What was read of each path → the document of all together; empty where that would say nothing."""
     show_merged: Callable[[Console, dict[str, Any]], None] | None = None
     """`show`, if None."""
-    distinct: Callable[[dict[str, Any]], Distinct] | None = None
+    distinct: Callable[[dict[str, Any]], Distinct[Any]] | None = None
     """What leaves copies out before they are merged, where they would count twice."""
     code: Callable[[dict[str, Any]], int] = lambda document: FINE
     """The exit code of a document: a journal's, or the merged one."""
@@ -55,10 +55,14 @@ def answer(places: Sequence[str], as_json: bool, reading: Reading) -> int:
             show_dropped(out, document)
         return reading.code(document)
 
-    outcomes = read_each(paths, reading.read)
-    values: dict[str, Any] = {one.path: one.value for one in outcomes if one.error is None}
+    def read(path: str) -> tuple[Any, dict[str, Any]]:
+        value = reading.read(path)
+        return value, reading.document(value)
+
+    outcomes = read_each(paths, read)
+    values: dict[str, Any] = {one.path: one.value[0] for one in outcomes if one.value is not None}
+    documents = {one.path: one.value[1] for one in outcomes if one.value is not None}
     errors = [(one.path, one.error) for one in outcomes if one.error is not None]
-    documents = {path: reading.document(value) for path, value in values.items()}
     copies: dict[str, str] = {}
     if reading.distinct is not None:
         values, copies, parted = reading.distinct(values)

@@ -71,6 +71,17 @@ def runs_document(state: State, *, live: bool, past: bool = False) -> dict[str, 
     return {**_place(state), "live": live, "runs": runs}
 
 
+def merged_runs(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The runs of several journals in the order in which they began; each says in which journal it is."""
+    runs = [{"path": path, **run} for path, document in documents.items() for run in document["runs"]]
+    return {
+        "journals": len(documents),
+        "events": sum(document["events"] for document in documents.values()),
+        "live": any(document["live"] for document in documents.values()),
+        "runs": sorted(runs, key=lambda run: run["started"] or ""),
+    }
+
+
 def totals_of(state: State) -> dict[str, Any]:
     """`journal totals`."""
     return {**_place(state), "agents": {name: totals_document(agent) for name, agent in state.agents.items()}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
@@ -16,7 +16,7 @@ from journal.storage.disk import DiskStorage
 from replay.documents import dumps
 from replay.frames import totals_document
 from replay.loading import load
-from replay.many import distinct, read_each
+from replay.many import Distinct, distinct, once, read_each
 from replay.state import State, merge
 
 if TYPE_CHECKING:
@@ -39,13 +39,18 @@ class Exported(NamedTuple):
     written: int
     """Events; agents, where it is totals."""
     errors: Errors
-    """Of several journals, those that could not be read to their end, of which what precedes the damage is written."""
+    """Of several journals, those that could not be read to their end, of which what precedes the damage is written; and
+    those that share their beginning with another one, which are left out."""
+    copies: Mapping[str, str]
+    """Of several journals: path of a copy, which is left out → path of the one that is written."""
 
 
 def export_events(
     paths: Sequence[str], form: Form, output: str | None, columns: Sequence[str] | None, **chosen: Any
 ) -> Exported:
     """Write the events of these journals, one after the other; of several, `path` says whose each one is.
+
+    Of a journal and its copies the longest is written, so that nothing is counted twice.
 
     `chosen` are the arguments of `replay.events` that choose some. All events of one journal, with all columns (None),
     can be imported again. Raises as `replay.events` and `opened` do.
@@ -56,17 +61,23 @@ def export_events(
     from replay.query import events
 
     several = len(paths) > 1
+    found = once(dict.fromkeys(paths)) if several else Distinct(dict.fromkeys(paths), {}, [])
     wanted = table.EXACT.names if columns is None else columns
-    readers = [
-        events(path, columns=wanted, **chosen) for path in paths
-    ]  # What makes no sense is refused before a file.
+    errors: list[tuple[str, Exception]] = [*found.parted]
+    readers: dict[str, Iterator[pa.RecordBatch]] = {}
+    for path in found.states:  # What makes no sense is refused before a file.
+        try:
+            readers[path] = events(path, columns=wanted, **chosen)
+        except (JournalError, OSError) as error:
+            if not several:
+                raise
+            errors.append((path, error))
     schema = table.select(wanted)
     if several:
         schema = schema.insert(0, pa.field(forms.PATH, pa.dictionary(pa.int32(), pa.string()), nullable=False))
-    errors: list[tuple[str, Exception]] = []
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for path, reader in zip(paths, readers, strict=True):
+        for path, reader in readers.items():
             try:
                 for batch in reader:
                     yield forms.with_path(batch, path, schema) if several else batch
@@ -76,7 +87,7 @@ def export_events(
                 errors.append((path, error))
 
     with opened(output, text=form != "parquet") as stream:
-        return Exported(forms.WRITERS[form](rows(), schema, stream), errors)
+        return Exported(forms.WRITERS[form](rows(), schema, stream), errors, found.copies)
 
 
 def export_totals(paths: Sequence[str], output: str | None) -> Exported:
@@ -85,11 +96,11 @@ def export_totals(paths: Sequence[str], output: str | None) -> Exported:
     Raises as `replay.load` and `opened` do.
     """
     if len(paths) == 1:
-        state, errors = load(paths[0]), list[tuple[str, Exception]]()
+        state, errors, copies = load(paths[0]), list[tuple[str, Exception]](), dict[str, str]()
     else:
         outcomes = read_each(paths, load)
         found = distinct({one.path: one.value for one in outcomes if one.value is not None})
-        state = reduce(merge, found.states.values(), State())
+        state, copies = reduce(merge, found.states.values(), State()), found.copies
         errors = [*((one.path, one.error) for one in outcomes if one.error is not None), *found.parted]
     stats = {}
     for name, agent in state.agents.items():
@@ -97,7 +108,7 @@ def export_totals(paths: Sequence[str], output: str | None) -> Exported:
         stats[name] = {key: totals[key] for key in _STATS}
     with opened(output, text=True) as stream:
         stream.write(dumps({"agent_cumulative_stats": stats}).encode() + b"\n")
-    return Exported(len(stats), errors)
+    return Exported(len(stats), errors, copies)
 
 
 @contextmanager

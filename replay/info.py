@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import journal
@@ -41,6 +42,17 @@ def info(place: Place) -> dict[str, Any]:
         "bytes": sum(sum(found.values()) for found in files.values()),
         "files": {directory: {"count": len(found), "bytes": sum(found.values())} for directory, found in files.items()},
         "writing": _writing(storage),
+    }
+
+
+def merged(counted: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Several journals, by path: the events of those that are `counted`, the bytes of all that were `found`."""
+    return {
+        "journals": len(counted),
+        "live": any(one["live"] for one in found.values()),
+        "events": sum(one["events"] for one in counted.values()),
+        "compacted_events": sum(one["compacted_events"] for one in counted.values()),
+        "bytes": sum(one["bytes"] for one in found.values()),
     }
 
 

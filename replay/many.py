@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from journal.errors import JournalError
 from journal.manifest import PATH as MANIFEST_PATH
+from journal.manifest import Manifest
 from journal.segment import DIRECTORY as SEGMENTS
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ class Outcome(Generic[Read]):
     error: JournalError | OSError | None = None
 
 
-class Distinct(NamedTuple):
+class Distinct(NamedTuple, Generic[Read]):
     """Several journals, each of them once."""
 
-    states: dict[str, State]
-    """Path → state of those that count, in the order in which they were given."""
+    states: dict[str, Read]
+    """Path → state of those that count (or what else was read), in the order in which they were given."""
     copies: dict[str, str]
     """Path of a copy → path of the one that counts."""
     parted: list[tuple[str, JournalError]]
@@ -78,13 +79,13 @@ def read_each(paths: Sequence[str], read: Callable[[str], Read]) -> list[Outcome
     return outcomes
 
 
-def distinct(states: Mapping[str, State]) -> Distinct:
+def distinct(states: Mapping[str, State]) -> Distinct[State]:
     """Each journal once: of several with the same id the longest counts, of equally long ones the first by path.
 
     A shorter one is a copy if the longest was in the same state at its last event; else both went on after they were
     copied, and adding them up would count twice what they share. Where that cannot be read, it does not count either.
     """
-    found = Distinct({}, {}, [])
+    found: Distinct[State] = Distinct({}, {}, [])
     chosen: dict[bytes, str] = {}
     for path in sorted(states, key=lambda path: (-states[path].events, path)):
         state = states[path]
@@ -100,6 +101,42 @@ def distinct(states: Mapping[str, State]) -> Distinct:
             why = f"has the id of {counts}, whose earlier events cannot be read, so only that one is counted: {error}"
         found.parted.append((path, JournalError(f"{path}: {why}")))
     return found._replace(states={path: one for path, one in states.items() if chosen[one.journal_id] == path})
+
+
+def once(values: Mapping[str, Read]) -> Distinct[Read]:
+    """The same for anything that was read of journals: states are loaded only of those that have the same id.
+
+    One that has no readable state does not count beside one that has; of several such ones the first counts.
+    """
+    alike: dict[bytes, list[str]] = {}
+    for path in values:
+        alike.setdefault(_id_of(path) or path.encode(errors="surrogateescape"), []).append(path)
+    left_out: set[str] = set()
+    copies: dict[str, str] = {}
+    parted: list[tuple[str, JournalError]] = []
+    for paths in (paths for paths in alike.values() if len(paths) > 1):
+        from replay.loading import load
+
+        outcomes = read_each(paths, load)
+        among = distinct({one.path: one.value for one in outcomes if one.value is not None})
+        counts = next(iter(among.states), paths[0])
+        left_out |= {*paths} - {counts}
+        copies |= among.copies
+        parted += among.parted
+        for one in outcomes:
+            if one.error is not None and one.path != counts:
+                told = f"{one.path}: has the id of {counts}, and only that one is counted: {one.error}"
+                parted.append((one.path, JournalError(told)))
+    return Distinct({path: value for path, value in values.items() if path not in left_out}, copies, parted)
+
+
+def _id_of(path: str) -> bytes | None:
+    from replay.loading import storage_of
+
+    try:
+        return Manifest.read(storage_of(path)).journal_id
+    except (JournalError, OSError):
+        return None
 
 
 def _begins_with(longer: State, shorter: State) -> bool:

@@ -95,10 +95,9 @@ def show_runs(out: Console, document: Document) -> None:
     for run in document["runs"]:
         plans = {(plan["plan_hash"][:8], plan["length"]) for plan in run["plans"].values()}
         told = "".join(f", plan {digest} of {length:,}" for digest, length in sorted(plans))
-        out.print(
-            _status("run ", run["status"], f" {run['id']} {run['status']}, begun {_time(run['started'])}{told}"),
-            soft_wrap=True,
-        )
+        where = f", in {run['path']}" if "path" in run else ""
+        told = f" {run['id']} {run['status']}, begun {_time(run['started'])}{told}{where}"
+        out.print(_status("run ", run["status"], told), soft_wrap=True)
         for attempt in run["attempts"]:
             ended = f" until {_time(attempt['ended'])}" if attempt["ended"] else ""
             why = f": {attempt['error']}" if attempt["error"] else ""
@@ -297,6 +296,12 @@ def show_info(out: Console, document: Document) -> None:
         _say(out, f"{name:<15} {value}")
     if writing and writing["network"]:
         _say(out, "a network file system: its locks and syncs may promise less than a local disk's", "yellow")
+
+
+def show_merged_info(out: Console, document: Document) -> None:
+    """What several journals hold, and what they take."""
+    told = f"{document['journals']:,} journals, {document['events']:,} events, {document['bytes']:,} bytes"
+    _say(out, told + (", and one is written now" if document["live"] else ""))
 
 
 def show_compact(out: Console, document: Document) -> None:

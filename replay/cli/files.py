@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from replay.answers import FINDINGS, FINE, Reading, answer, complain_of, when
+from replay.answers import FINDINGS, FINE, Reading, answer, complain, complain_of, when
 from replay.cli.options import Dir, Dirs, Json, Since, Until, names
 
 
@@ -14,8 +14,27 @@ def info(dirs: Dirs, as_json: Json = False) -> int:
     """What lies where, and how it is written."""
     from replay import render
     from replay.info import info as info_of
+    from replay.info import merged
+    from replay.many import once
 
-    return answer(dirs, as_json, Reading(info_of, lambda document: document, render.show_info))
+    found: dict[str, dict[str, Any]] = {}
+
+    def read(path: str) -> dict[str, Any]:
+        found[path] = info_of(path)
+        return found[path]
+
+    return answer(
+        dirs,
+        as_json,
+        Reading(
+            read=read,
+            document=lambda document: document,
+            show=render.show_info,
+            merge=lambda counted: merged(counted, found),
+            show_merged=render.show_merged_info,
+            distinct=once,
+        ),
+    )
 
 
 def compact(
@@ -104,9 +123,13 @@ def export(
         raise typer.BadParameter("--to json exports totals: no columns, agents, kinds or range of it can be chosen")
     what = "agents" if form == "json" else "events"
     if as_json:
-        print(dumps({"schema": SCHEMA, "paths": list(paths), "to": to, "output": output, what: done.written}))
+        copies = [{"path": path, "of": of} for path, of in done.copies.items()]
+        told = {"paths": list(paths), "to": to, "output": output, what: done.written, "copies": copies}
+        print(dumps({"schema": SCHEMA, **told}))
     elif output is not None:
         print(f"{done.written:,} {what} are in {output}")
+    for path, of in () if as_json else done.copies.items():
+        complain(f"counted once: {path} is a copy of {of}")
     return complain_of(done.errors)
 
 

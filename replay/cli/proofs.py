@@ -27,6 +27,7 @@ def verify(
 ) -> int:
     """Is it clean, torn or corrupt, and where?"""
     from replay import render
+    from replay.many import named, once
     from replay.promises import Head
     from replay.verify import Report
     from replay.verify import verify as verify_one
@@ -35,10 +36,19 @@ def verify(
         noted = None if expect is None else Head.parse(expect)
     except ValueError as error:
         raise typer.BadParameter(f"--expect: {error}") from None
+    if noted is not None and len(named(dirs).paths) > 1:
+        raise typer.BadParameter("--expect proves the journal that the receipt was noted of: name one")
+    reports: dict[str, Report] = {}
 
     def read(path: str) -> Report:
         with render.progress_bar(f"verifying {path}", quiet=as_json) as progress:
-            return verify_one(path, deep=deep, expect=noted, progress=progress)
+            reports[path] = verify_one(path, deep=deep, expect=noted, progress=progress)
+        return reports[path]
+
+    def distinct(found: dict[str, Report]) -> Distinct[Report]:
+        counted = once(found)
+        told = [(path, error) for path, error in counted.parted if found[path].status != "corrupt"]
+        return counted._replace(parted=told)  # What is corrupt is a finding already.
 
     return answer(
         dirs,
@@ -47,7 +57,8 @@ def verify(
             read=read,
             document=Report.as_document,
             show=render.show_verify,
-            merge=_merged_reports,
+            merge=lambda counted: _merged_reports(counted, reports),
+            distinct=distinct,
             show_merged=render.show_merged_verify,
             code=lambda document: FINDINGS if document["status"] == "corrupt" else FINE,
         ),
@@ -76,7 +87,7 @@ def compare(
     from replay.compare import compare as compare_agents
     from replay.documents import compare_document, dropped_of
     from replay.loading import load
-    from replay.many import named
+    from replay.many import distinct, named
     from replay.state import State
 
     several = named(dirs).several
@@ -107,6 +118,7 @@ def compare(
             document=alone,
             show=render.show_compare,
             merge=together,
+            distinct=distinct,
             code=lambda document: FINE if document["verdict"] == "comparable" else FINDINGS,
         ),
     )
@@ -148,18 +160,19 @@ class _Reruns(NamedTuple):
     report: divergence.Report
 
 
-def _distinct_reruns(found: dict[str, Any]) -> Distinct:
-    from replay.many import distinct
+def _distinct_reruns(found: dict[str, Any]) -> Distinct[Any]:
+    from replay.many import Distinct, distinct
 
-    once = distinct({path: one.state for path, one in found.items()})
-    return once._replace(states={path: found[path] for path in once.states})
+    counted = distinct({path: one.state for path, one in found.items()})
+    return Distinct({path: found[path] for path in counted.states}, counted.copies, counted.parted)
 
 
-def _merged_reports(reports: dict[str, Report]) -> dict[str, Any]:
+def _merged_reports(counted: dict[str, Report], reports: dict[str, Report]) -> dict[str, Any]:
+    """The worst of all, copies too; the events of each journal once."""
     order = ("clean", "torn", "corrupt")
     return {
         "status": max((report.status for report in reports.values()), key=order.index),
         "live": any(report.live for report in reports.values()),
-        "events": sum(report.events for report in reports.values()),
-        "journals": len(reports),
+        "events": sum(report.events for report in counted.values()),
+        "journals": len(counted),
     }

@@ -42,10 +42,24 @@ def replay(dirs: Dirs, at: At = None, as_json: Json = False) -> int:
 def runs(dirs: Dirs, as_json: Json = False) -> int:
     """Runs and attempts, and how each ended."""
     from replay import render
-    from replay.documents import runs_document
+    from replay.documents import merged_runs, runs_document
     from replay.loading import load
+    from replay.many import distinct
 
-    return answer(dirs, as_json, Reading(load, lambda state: runs_document(state, live=_live(state)), render.show_runs))
+    def told(state: State) -> dict[str, Any]:
+        return runs_document(state, live=_live(state))
+
+    return answer(
+        dirs,
+        as_json,
+        Reading(
+            read=load,
+            document=told,
+            show=render.show_runs,
+            merge=lambda states: merged_runs({path: told(state) for path, state in states.items()}),
+            distinct=distinct,
+        ),
+    )
 
 
 def totals(dirs: Dirs, at: At = None, as_json: Json = False) -> int:
@@ -91,16 +105,21 @@ def trends(
     chosen = next(one for one in BY if one == (by or "life"))
     moment, several = when(at), named(dirs).several
 
-    def alone(state: State) -> dict[str, Any]:
-        if agent is not None and agent not in state.agents and not several:
+    def check(state: State, where: str) -> None:
+        if agent is not None and agent not in state.agents:
             known = ", ".join(state.agents) or "none"
-            raise typer.BadParameter(f"agent {agent!r} is not in this journal (known: {known})")
+            raise typer.BadParameter(f"agent {agent!r} is not in {where} (known: {known})")
+
+    def alone(state: State) -> dict[str, Any]:
+        if not several:
+            check(state, "this journal")
         if parquet is not None and not several:
             write(state)
         return trends_document(state, chosen, metric, agent)
 
     def together(states: dict[str, State]) -> dict[str, Any]:
         merged = functools.reduce(merge, states.values(), State())
+        check(merged, "these journals")
         if parquet is not None:
             write(merged)
         return trends_document(merged, chosen, metric, agent)
