@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from pathlib import Path
 from random import Random
@@ -10,8 +11,9 @@ from random import Random
 import pytest
 
 import journal
-from journal.errors import CorruptJournal
+from journal.errors import CorruptJournal, JournalFailed, JournalLocked
 from journal.manifest import Manifest
+from journal.storage import LockHeld
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
@@ -60,6 +62,94 @@ def test_history_above_the_end_is_seen_though_nothing_is_to_be_compacted(compact
             compact(older, dry_run=dry_run)
         assert caught.value.path == path
     assert image(older) == before
+
+
+def changes(storage: FaultyStorage) -> list[tuple[str, str]]:
+    """What was changed and synced, in order; a file written piece by piece is written once."""
+    found = [one for one in storage.operations if one[0] in CHANGES]
+    return [one for one, before in zip(found, [None, *found], strict=False) if one != before]
+
+
+def replacing(path: str) -> list[tuple[str, str]]:
+    """Whole and on disk before it has its name, and the name on disk before anything else is done."""
+    steps = [("create", f"{path}.tmp"), ("write", f"{path}.tmp"), ("sync", f"{path}.tmp"), ("rename", path)]
+    return [*steps, ("sync_directory", path.rpartition("/")[0])]
+
+
+def test_history_then_snapshot_then_strays_then_the_base_then_segments_then_old_snapshots(
+    compacted: MemoryStorage,
+) -> None:
+    record(compacted, EPISODE)
+    faulty = FaultyStorage(compacted)
+    faulty.fail("rename", path="journal.json", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    storage = compacted.kill()  # A history file and a snapshot that will lie in the middle of what comes now.
+    (stray,) = [span.path for span in history.all_spans(storage) if span.first > 0]
+    last, middle = [f"snapshots/{name}" for name in sorted(storage.list("snapshots"), key=lambda name: int(name[:-8]))]
+    record(storage, EPISODE)
+    first = Manifest.read(storage).base
+    whole = FaultyStorage(storage)
+    done = compact(whole, keep=1)
+    assert done.snapshot is not None
+    live = [f"segments/{ordinal:08d}.seg" for ordinal in range(first.ordinal, first.ordinal + 2)]
+    assert changes(whole) == [
+        *(("lock", "writer.lock"), ("sync", live[-1]), ("sync_directory", "")),
+        *(("make_directory", "history"), *replacing(done.history[0])),
+        *(("make_directory", "snapshots"), *replacing(done.snapshot)),
+        *(("remove", stray), ("sync_directory", "history"), ("remove", middle), ("sync_directory", "snapshots")),
+        *replacing("journal.json"),
+        *(*(("remove", path) for path in live), ("sync_directory", "segments")),
+        *(("remove", last), ("sync_directory", "snapshots")),
+    ]
+    assert not storage.locked("writer.lock")
+    again = FaultyStorage(storage)
+    assert compact(again, keep=1).snapshot is None
+    assert changes(again) == [("lock", "writer.lock"), ("sync_directory", "")], "nothing is left to do"
+
+
+@pytest.mark.parametrize("path", ["history/*", "snapshots/*"])
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_failed_step_leaves_no_half_file_and_no_lock(compacted: MemoryStorage, path: str, stuck: bool) -> None:
+    record(compacted, EPISODE)
+    before = image(compacted)
+    faulty = FaultyStorage(compacted)
+    faulty.fail("rename", path=path)
+    if stuck:
+        faulty.fail("remove", path="*.tmp", error=errno.EROFS)
+    with pytest.raises(JournalFailed, match=r"compacting .* Input/output error"):
+        compact(faulty)
+    assert not compacted.locked("writer.lock")
+    made = set(image(compacted)) - set(before)
+    assert [name for name in made if name.endswith(".tmp")] == [name for name in made if stuck and ".tmp" in name]
+    assert any(name.endswith(".tmp") for name in made) == stuck
+    compact(compacted)
+    assert not [name for name in image(compacted) if name.endswith(".tmp")]
+
+
+def test_what_the_caller_raises_goes_through(compacted: MemoryStorage) -> None:
+    """A signal's handler that raises `TimeoutError`, an `OSError`, has nothing to do with the disk."""
+    record(compacted, EPISODE)
+
+    def late(_done: int, _total: int) -> None:
+        raise TimeoutError("the handler's")
+
+    with pytest.raises(TimeoutError, match="the handler's"):
+        compact(compacted, progress=late)
+    assert not compacted.locked("writer.lock")
+
+
+@pytest.mark.parametrize(("pids", "who"), [((7, 8), "process 7, 8 writes"), ((), "process unknown writes")])
+def test_who_writes_it_is_told(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch, pids: tuple[int, ...], who: str
+) -> None:
+    def lock(_path: str) -> None:
+        raise LockHeld(pids)
+
+    monkeypatch.setattr(compacted, "lock", lock)
+    with pytest.raises(JournalLocked, match=who) as caught:
+        compact(compacted)
+    assert caught.value.pids == pids
 
 
 def test_what_it_took_before_is_before_the_recovery() -> None:
