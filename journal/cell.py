@@ -69,6 +69,10 @@ RECEIPT: Final = 0xFF01
 SEGMENT_OPENED: Final = 0xFF02
 SEGMENT_SEALED: Final = 0xFF03
 
+# Tables for `bytes.translate`: 1 where the byte is the kind's first of a promise, its second of a mark.
+_OF_A_PROMISE: Final = bytes(byte in (RECEIPT & 0xFF, SEGMENT_SEALED & 0xFF) for byte in range(256))
+_OF_A_MARK: Final = bytes(byte == 0xFF for byte in range(256))
+
 # Bits of `flags`.
 EVAL: Final = 1
 """The event belongs to the eval phase; without it, to train."""
@@ -123,8 +127,14 @@ def forged(payload: bytes, salt: int, at: int, index: int, promised: int) -> int
     Behind damage, recovery believes every cell whose crc is right for where it stands (`journal.evidence`): a payload
     must not hold one that promises more than was promised. Old receipts, copied, promise nothing new.
     """
-    # The kind's second byte, of every cell at once: nearly all payloads are done with here.
-    found = (seconds := payload[5::CELL]).find(0xFF)
+    # Both bytes of the kind, of every cell at once: nearly all payloads are done with here.
+    seconds = payload[5::CELL]
+    if 0xFF not in seconds:
+        return None
+    both = int.from_bytes(payload[4::CELL].translate(_OF_A_PROMISE), "little")
+    if not both & int.from_bytes(seconds.translate(_OF_A_MARK), "little"):
+        return None
+    found = seconds.find(0xFF)
     while found >= 0:
         if payload[found * CELL + 4] in (RECEIPT & 0xFF, SEGMENT_SEALED & 0xFF):
             crc, body = PUBLISH.unpack(payload[found * CELL : (found + 1) * CELL].ljust(CELL, b"\0"))

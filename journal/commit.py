@@ -1,6 +1,6 @@
 """Group commit: turn what is in the page cache into a promise.
 
-    note the end P  →  fdatasync every segment with cells below P, oldest first  →  append a receipt (P, chain)
+    note the end P, hash up to it  →  fdatasync every segment with cells below P, oldest first  →  append a receipt
 
 A receipt is evidence of a sync that has already returned. A segment that the writer has left is sealed here, off the
 append path: its seal is the promise of the whole segment. Appending is never blocked by a sync.
@@ -152,9 +152,11 @@ class Commit:
         if segment is not state.segment or seq - 1 <= state.receipt.seq:
             return  # Rotated this very moment (the next round seals and goes on), or no event is new.
         self._list(segment)
-        self._guarded(lambda: self._sync(segment), "syncing the log")
+        # Hashed before: just written, the cells are in the processor's caches, and behind the wait for a disk nothing is.
         value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
         position = segment.index_of(end)
+        receipt = Receipt(seq - 1, value.hex(), position)
+        self._guarded(lambda: self._sync(segment), "syncing the log")
         with log.lock:
             log.raise_failure()
             now, at, next_seq = log.tail_locked()
@@ -172,10 +174,11 @@ class Commit:
                 salt=segment.header.salt,
                 at=segment.index_of(at),
             )
-            receipt = Receipt(seq - 1, value.hex(), position)
-            self._receipt = (at, mark, _State(segment, end, value, receipt, False))
+            state = _State(segment, end, value, receipt, False)
+            self._receipt = (at, mark, state)
             log.mark_locked(mark)
-            self._settle_receipt()
+            self._state = state
+            self._receipt = None
 
     def _settle_receipt(self) -> None:
         if self._receipt is not None:

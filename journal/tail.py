@@ -108,7 +108,7 @@ class Tail:
         """Append a receipt at the tail that `tail_locked` gave; the lock is held and there is room."""
         offset, seq = self._offset, self._seq
         try:
-            self._segment.write(offset, mark)
+            self._segment.file.write(offset, mark)
             self._offset = offset + CELL
         except BaseException as error:
             self._interrupted = (offset, seq, 0, CELL, None)
