@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import Final, NamedTuple
 
 from journal import cell, chain
 from journal.cell import CELL
@@ -19,6 +20,9 @@ from journal.live import LiveSegment, by_system, failure, no_space
 from journal.manifest import Base, Manifest
 from journal.tail import Left, Tail
 from journal.worker import Worker, wait
+
+_POLL: Final = 0.05
+"""Seconds between two looks at a sync of another thread: an interrupt may swallow the wake-up."""
 
 
 class Receipt(NamedTuple):
@@ -51,6 +55,8 @@ class Commit:
         self._log = log
         self.manifest = manifest
         self._mutex = threading.Lock()
+        self._waiting: list[SimpleQueue[None]] = []
+        """Of threads whose event may be promised when `_mutex` is free again."""
         receipt = Receipt(base.seq - 1, base.chain.hex(), base.position)
         self._state = _State(log.tail()[0], CELL, base.chain, receipt, True)
         # What is about to be written, and the state once it is: an interrupt between the two would fork the chain.
@@ -82,26 +88,51 @@ class Commit:
         return self._worker.running
 
     def reach(self, seq: int) -> None:
-        """Return when the event `seq` is promised; callers that wait together share one sync."""
+        """Return when the event `seq` is promised; callers that wait together share one sync.
+
+        They do not queue at the lock: whoever had it takes it again before those who sleep there are awake, and would
+        sync alone, each time.
+        """
         while self._state.receipt.seq < seq:
-            with self._mutex:
-                if self._state.receipt.seq < seq:
-                    self._once()
+            if self._mutex.locked():
+                told: SimpleQueue[None] = SimpleQueue()
+                self._waiting.append(told)
+                if self._mutex.locked():  # Else nobody tells.
+                    wait(told, _POLL)
+                continue
+            try:
+                with self._mutex:
+                    if self._state.receipt.seq < seq:
+                        self._once()
+            finally:
+                self._tell()
 
     def once(self) -> None:
         """Promise what was appended so far. On disk when it returns; the receipt itself only after `settle`."""
-        with self._mutex:
-            self._once()
+        try:
+            with self._mutex:
+                self._once()
+        finally:
+            self._tell()
 
     def settle(self) -> Receipt:
         """Put the last receipt on disk as well, and return it."""
-        with self._mutex:
-            self._log.raise_failure()
-            state = self._state
-            if not state.durable:
-                self._guarded(state.segment.file.sync, "syncing a receipt")
-                self._state = state._replace(durable=True)
-            return state.receipt
+        try:
+            with self._mutex:
+                self._log.raise_failure()
+                state = self._state
+                if not state.durable:
+                    self._guarded(state.segment.file.sync, "syncing a receipt")
+                    self._state = state._replace(durable=True)
+                return state.receipt
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        """The lock is free again: let those who wait look."""
+        waiting, self._waiting = self._waiting, []
+        for told in waiting:
+            told.put(None)
 
     def close(self) -> None:
         """Seal all segments: everything appended is promised, and the promise is on disk. Nothing more is appended."""

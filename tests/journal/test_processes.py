@@ -300,16 +300,17 @@ def test_an_interrupt_after_a_receipt_does_not_fork_the_chain() -> None:
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:
         log.append(journal.Custom(name="x"))
-        plain = log._segment.write
+        file: Any = log._segment.file
+        plain = file.write
 
         def write(offset: int, data: bytes) -> None:
             plain(offset, data)
             raise KeyboardInterrupt
 
-        log._segment.write = write  # type: ignore[method-assign]
+        file.write = write
         with pytest.raises(KeyboardInterrupt):
             log._commit.once()
-        log._segment.write = plain  # type: ignore[method-assign]
+        file.write = plain
         log.append(journal.Custom(name="y"))
         assert log.sync().seq == 1
     assert Walk(storage).run().promise.events == 2
