@@ -10,9 +10,13 @@
         episode.step(reward)
     run.finish()
 
+Files of one's own, saved whole or not at all: `atomic_write`, `atomic_json`, `atomic_parquet`.
+
 What is saved and promised is told at `start`, `Run.agent` and `Track.episodes`; other loops: `Track.wrap`,
 `Track.loop`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 import replay
 
@@ -30,4 +34,33 @@ from agents_adapter.plan_env import PlanEnv
 from agents_adapter.run import Run, start
 from agents_adapter.track import Team, Track
 
-__all__ = ["Bars", "CheckpointStore", "Episode", "Plan", "PlanEntry", "PlanEnv", "Run", "Team", "Track", "start"]
+if TYPE_CHECKING:
+    from agents_adapter.saving import atomic_json, atomic_parquet, atomic_write
+
+__all__ = [
+    "Bars",
+    "CheckpointStore",
+    "Episode",
+    "Plan",
+    "PlanEntry",
+    "PlanEnv",
+    "Run",
+    "Team",
+    "Track",
+    "atomic_json",
+    "atomic_parquet",
+    "atomic_write",
+    "start",
+]
+
+_SAVING = ("atomic_json", "atomic_parquet", "atomic_write")
+"""Imported when first asked for: a training that only records needs none of it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SAVING:
+        raise AttributeError(f"module 'agents_adapter' has no attribute {name!r}")
+    from agents_adapter import saving
+
+    globals().update({one: getattr(saving, one) for one in _SAVING})
+    return globals()[name]

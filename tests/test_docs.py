@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -49,6 +50,31 @@ def test_the_vector_loop_of_the_adapters_runs_as_shown(tmp_path: Path) -> None:
 
     agent = replay.load(tmp_path / "runs" / "vector").agents["Random"]
     assert agent.next_episode["train"] >= 4 * 20 and len(agent.checkpoints) == 3
+
+
+def test_what_replaces_a_persistence_manager_runs_as_shown(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "saving.md").read_text()
+    labels = ("training", "latest", "results", "backups")
+    assert text.count("```python") == len(labels), "each block is run"
+    script = tmp_path / "train.py"
+    script.write_text("\n".join(block(text, label) for label in labels))
+    for started in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+        )
+        lines = done.stdout.splitlines()
+        assert lines[0] == str(6 * started) and (tmp_path / "runs" / "fx" / lines[1]).is_file()
+        # A start makes three saves, of which the first has nothing to keep.
+        assert [line.split()[0] for line in lines[2:]] == [
+            f"summary.json.backup-{number}" for number in ((1,) if started == 1 else (2, 3, 4))
+        ]
+    assert json.loads((tmp_path / "results" / "summary.json").read_text())["episodes"] == 6
+    import pandas as pd
+
+    assert len(pd.read_parquet(tmp_path / "results" / "episodes.parquet")) == 6
+    assert (np.load(tmp_path / "results" / "weights.npy") > 1.4).all()
+    names = {"summary.json", "episodes.parquet", "report.txt", "weights.npy"}
+    assert {path.name for path in (tmp_path / "results").iterdir() if ".backup-" not in path.name} == names
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,16 @@ class Storage(Protocol):
     def stream(self, path: str) -> IO[bytes]:
         """A new private file as a Python file object, for libraries that write by themselves; close syncs it."""
 
+    def draft(self, path: str, target: str) -> File:
+        """A new file that is to take the place of `target`: with its permissions; where there is none, the umask's.
+
+        Until it is closed, also under another name, `sweep` knows that its process lives. `PermissionError` where
+        `target` may not be written, another `OSError` where it is no file, or `path` is there.
+        """
+
+    def sweep(self, path: str) -> bool:
+        """Remove a draft whose process is dead; False where it may live, and the draft stays."""
+
     def rename(self, source: str, target: str) -> None:
         """Atomically give `source` the name `target`; an older `target` is replaced."""
 
@@ -129,7 +139,7 @@ class LockHeld(OSError):
 def inside(path: str) -> str:
     """`path` if it is relative and stays below the tree, else `ValueError`: for every path read from a journal."""
     parts = path.split("/")
-    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
+    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts) or path[1:2] == ":":
         raise ValueError(f"path {path!r:.200} does not stay inside the journal")
     return path
 

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Final
 
 from journal.storage import Buffer, inside
@@ -111,7 +111,9 @@ class DiskStorage:
     renames that one and another takes its place.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, private: bool = True) -> None:
+        """Not `private`: where `root` has to be made, with what the umask leaves."""
+        self._mode = 0o700 if private else 0o777
         self.root = os.path.abspath(os.fspath(root))
         self._locked_root = -1
         self._durable: set[str] = set()
@@ -200,6 +202,39 @@ class DiskStorage:
     def stream(self, path: str) -> IO[bytes]:
         return _SyncedStream(io.FileIO(self._opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w"))
 
+    def draft(self, path: str, target: str) -> DiskFile:
+        with self._place(path) as (directory, name), self._place(target) as (beyond, old):
+            kept = _permissions(old, beyond)
+            while True:
+                # Nobody else may read what is to be private, not even for an instant.
+                mode = 0o666 if kept is None else 0o600
+                fd = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, directory, mode)
+                try:
+                    with suppress(OSError):  # Where nothing can be locked, nothing is swept.
+                        fcntl.flock(fd, fcntl.LOCK_EX)
+                    status = os.fstat(fd)
+                    if not status.st_nlink:  # Swept before it was locked.
+                        os.close(fd)
+                        continue
+                    if kept is not None and kept != stat.S_IMODE(status.st_mode):
+                        os.fchmod(fd, kept)
+                    return DiskFile(fd, 0, mappable=False)
+                except BaseException:
+                    os.close(fd)
+                    os.unlink(name, dir_fd=directory)
+                    raise
+
+    def sweep(self, path: str) -> bool:
+        fd = self._opened(path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.remove(path)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
     def rename(self, source: str, target: str) -> None:
         with self._place(source) as (above, name), self._place(target) as (beyond, another):
             os.replace(name, another, src_dir_fd=above, dst_dir_fd=beyond)
@@ -217,7 +252,7 @@ class DiskStorage:
         if path in self._durable and self.exists(path):
             return
         if self._locked_root < 0:
-            _make_root(self.root)
+            _make_root(self.root, self._mode)
         above = ""
         for name in inside(path).split("/") if path else ():
             with self._directory(above) as directory:
@@ -321,10 +356,25 @@ def _reserve(fd: int, size: int, zeros: bool) -> None:
         offset += os.pwrite(fd, memoryview(_ZEROS)[: size - offset], offset)
 
 
-def _open(name: str, flags: int, directory: int) -> int:
+def _permissions(name: str, directory: int) -> int | None:
+    """Those of a file that may be written; None where there is none."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", name)
+    if not os.access(name, os.W_OK, dir_fd=directory):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+    return status.st_mode & 0o777
+
+
+def _open(name: str, flags: int, directory: int, mode: int = 0o600) -> int:
     """A handle of what has this name in a directory, unless that is a link."""
     try:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
     except OSError as error:
         # Which error a link gives depends on the flags and the system.
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(name, directory):
@@ -337,7 +387,7 @@ def _is_link(name: str, directory: int) -> bool:
     return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
 
 
-def _make_root(root: str) -> None:
+def _make_root(root: str, mode: int) -> None:
     """Make a directory and what leads to it. Each name is synced before the next is made below it.
 
     So of a process that died here at most the last directory that exists is not synced: it is where we begin.
@@ -353,7 +403,7 @@ def _make_root(root: str) -> None:
         pass  # Its parent may not be read, so it is not ours, and was not made here.
     for directory in reversed(missing):
         try:
-            os.mkdir(directory, 0o700)
+            os.mkdir(directory, mode)
         except FileExistsError:
             if not os.path.isdir(directory):
                 raise

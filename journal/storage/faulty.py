@@ -22,7 +22,8 @@ from typing import IO, Final
 from weakref import WeakSet
 
 from journal.storage import Buffer, File, Lock, Storage
-from journal.storage.memory import SECTOR, buffered
+from journal.storage.memory import SECTOR
+from journal.storage.stream import buffered
 
 KINDS: Final = frozenset(
     {
@@ -30,7 +31,7 @@ KINDS: Final = frozenset(
         *("write", "sync", "truncate", "map"),
     }
 )
-"""Names of the operations that can fail; `stream` is a create, writes and a sync."""
+"""Names of the operations that can fail; `stream`: create, write, sync; `draft`: create; `sweep`: remove."""
 CHANGES: Final = KINDS - {"list", "size", "read", "open", "map"}
 """Those that change something: where a kill can matter."""
 
@@ -142,6 +143,14 @@ class FaultyStorage:
 
     def stream(self, path: str) -> IO[bytes]:
         return buffered(self.create(path))
+
+    def draft(self, path: str, target: str) -> FaultyFile:
+        self.strike("create", path)
+        return self._opened(self.inner.draft(path, target), path)
+
+    def sweep(self, path: str) -> bool:
+        self.strike("remove", path)
+        return self.inner.sweep(path)
 
     def rename(self, source: str, target: str) -> None:
         self.strike("rename", target)

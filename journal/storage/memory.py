@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import builtins
 import errno
-import io
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from threading import RLock
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Final, NamedTuple
 
-from journal.storage import Buffer, File, LockHeld, inside
+from journal.storage import Buffer, LockHeld, inside
+from journal.storage.stream import buffered
 
 SECTOR: Final = 512
 """Bytes that a disk writes whole or not at all."""
@@ -127,46 +127,9 @@ class MemoryFile:
     def close(self) -> None:
         if self._view is not None:
             self._view.release()
+        if self._node is not None:
+            self._storage.drafts.discard(self._node)
         self._view = self._node = None
-
-
-class _Stream(io.RawIOBase):
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self._at = self._end = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def write(self, data: Buffer) -> int:  # type: ignore[override]
-        length = memoryview(data).nbytes
-        self._file.write(self._at, bytes(data))
-        self._at += length
-        self._end = max(self._end, self._at)
-        return length
-
-    def close(self) -> None:
-        if not self.closed:
-            try:
-                super().close()
-                self._file.sync()
-            finally:
-                self._file.close()
-
-
-def buffered(file: File) -> IO[bytes]:
-    """Any `File` as a Python file object for writing; close syncs it."""
-    return io.BufferedWriter(cast(io.RawIOBase, _Stream(file)))
 
 
 class MemoryLock:
@@ -195,6 +158,8 @@ class MemoryStorage:
         self._changes: list[_Change] = []
         self._directories = {""}
         self._locks: set[str] = set()
+        self.drafts: set[_Node] = set()
+        """Those that are open."""
 
     # -- what happens to a machine -----------------------------------------------------------------------------------
 
@@ -287,6 +252,23 @@ class MemoryStorage:
 
     def stream(self, path: str) -> IO[bytes]:
         return buffered(self.create(path))
+
+    def draft(self, path: str, target: str) -> MemoryFile:
+        with self.mutex:
+            if target in self._directories:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            if path in self._names:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            file = self.create(path)
+            self.drafts.add(self._find(path))
+            return file
+
+    def sweep(self, path: str) -> bool:
+        with self.mutex:
+            if self._find(path) in self.drafts:
+                return False
+            self.remove(path)
+            return True
 
     def rename(self, source: str, target: str) -> None:
         with self.mutex:

@@ -428,3 +428,21 @@ def test_a_killed_process_does_nothing_more() -> None:
 def test_an_unknown_operation_is_refused() -> None:
     with pytest.raises(ValueError, match="no such operations"):
         FaultyStorage(MemoryStorage()).fail("fsync")
+
+
+def test_a_draft_stays_while_it_is_open_and_takes_the_place_of_a_file_only(storage: Storage) -> None:
+    draft = storage.draft("a.tmp", "a")
+    assert not storage.sweep("a.tmp")
+    storage.rename("a.tmp", "a")
+    assert not storage.sweep("a")
+    draft.close()
+    storage.draft("b.tmp", "a").close()
+    assert storage.sweep("b.tmp")
+    with pytest.raises(FileNotFoundError):
+        storage.sweep("b.tmp")
+    storage.make_directory("d")
+    with pytest.raises(IsADirectoryError):
+        storage.draft("d.tmp", "d")
+    with pytest.raises(FileExistsError):
+        storage.draft("a", "b")
+    assert storage.list("") == ["a", "d"]
