@@ -72,6 +72,8 @@ class Log(Tail):
             manifest = Manifest.new(entropy(16))
             manifest.write(storage)
         self.recovered, manifest, base = recover(storage, manifest, clock.time_ns())
+        if not storage.exists(DIRECTORY):  # Nothing is to be in it, and what copies files may leave out empty folders.
+            storage.make_directory(DIRECTORY)
         self.journal_id = manifest.journal_id
         self._file_lock = lock
         self._closing = Mutex()

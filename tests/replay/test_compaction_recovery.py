@@ -8,14 +8,29 @@ from random import Random
 
 import pytest
 
+import journal
 from journal.manifest import Manifest
 from journal.recovery import recover
 from journal.storage.faulty import FaultyStorage, Killed
 from replay.compaction import compact
 from replay.loading import load
+from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import fresh, record_everything, whole_state
+from trainings import play, train
+
+
+def test_a_copy_without_its_empty_folder_is_opened_and_goes_on(tmp_path: Path) -> None:
+    """All is compacted, so nothing lies in `segments/`, and many a tool that copies or archives leaves that out."""
+    train(tmp_path / "j")
+    compact(tmp_path / "j")
+    assert not list((tmp_path / "j" / "segments").iterdir())
+    (tmp_path / "j" / "segments").rmdir()
+    with journal.open(tmp_path / "j") as log:
+        play(log, "PPO", [30], first=3)
+    assert load(tmp_path / "j").agents["PPO"].effective["train"].episodes == 4
+    assert verify(tmp_path / "j", deep=True).status == "clean"
 
 
 def test_recovery_makes_the_new_base_durable_before_it_removes_what_lies_below() -> None:
