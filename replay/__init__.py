@@ -7,6 +7,7 @@
     state.resume("PPO")                  # where PPO goes on
     replay.verify("runs/fx").status      # "clean", "torn" or "corrupt"
     replay.diverge("runs/fx").findings   # what was done again after a rewind, and differs
+    replay.diff("runs/one", "runs/other").verdict   # "equal", "different" or "not provable"
     for batch in replay.events("runs/fx"):
         ...                              # pyarrow.RecordBatch, one row per event
     for batch in replay.follow("runs/fx"):
@@ -27,6 +28,7 @@ if getattr(journal, "__distribution__", None) != "training-journal":
     )
 
 if TYPE_CHECKING:
+    from replay.differences import diff
     from replay.divergence import diverge
     from replay.fold import fold
     from replay.following import follow
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
 
 __distribution__ = "training-journal"
 
-__all__ = ["Report", "ResumePoint", "State", "diverge", "events", "fold", "follow", "load", "merge", "verify"]
+__all__ = ["Report", "ResumePoint", "State", "diff", "diverge", "events", "fold", "follow", "load", "merge", "verify"]
 
 
 def __getattr__(name: str) -> Any:
     """All of it is imported when any of it is first asked for: `journal --help` needs nothing of it, and no numpy."""
     if name not in __all__:
         raise AttributeError(f"module 'replay' has no attribute {name!r}")
+    from replay.differences import diff
     from replay.divergence import diverge
     from replay.fold import fold
     from replay.following import follow
@@ -54,8 +57,8 @@ def __getattr__(name: str) -> Any:
     from replay.state import State, merge
     from replay.verify import Report, verify
 
-    globals().update(Report=Report, ResumePoint=ResumePoint, State=State, diverge=diverge, events=events)
-    globals().update(fold=fold, follow=follow, load=load, merge=merge, verify=verify)
+    globals().update(Report=Report, ResumePoint=ResumePoint, State=State, diff=diff, diverge=diverge)
+    globals().update(events=events, fold=fold, follow=follow, load=load, merge=merge, verify=verify)
     return globals()[name]
 
 

@@ -172,6 +172,10 @@ class Windows:
         """How many of the rewinds may have superseded something before event `seq`."""
         return sum(to_seq + 1 < seq for to_seq in self._targets)
 
+    def target_before(self, agent: str, seq: int) -> int | None:
+        """The checkpoint before event `seq` that a rewind took this agent back to; None where none did."""
+        return next((low for low, _ in self._ends.get(agent, ()) if low < seq), None)
+
     def hold(self, agent: str, seq: int) -> bool:
         """Did a rewind supersede what this agent began at `seq`?"""
         found = self._ends.get(agent, [])
@@ -277,7 +281,7 @@ class Reruns(Episodes):
         self.compared += 1
         found = difference(before, now)
         if found is None:
-            return before if len(before.rewards) > len(now.rewards) else now
+            return max(now, before, key=lambda one: (len(one.rewards), one.ended))
         self.diverged += 1
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(found)

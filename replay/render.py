@@ -6,6 +6,7 @@ Everything takes the JSON document of its verb, so that people and programs are 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -275,6 +276,53 @@ def show_diverge(out: Console, document: Document) -> None:
         _say(out, f"  {finding['words']}", "red")
     if diverged > len(document["findings"]):
         _say(out, f"  and {diverged - len(document['findings']):,} more", "red")
+
+
+def show_diff(out: Console, document: Document) -> None:
+    """The verdict; what only one has; the episodes of each agent, counted; and what differs, in words."""
+    verdict = document["verdict"]
+    why = {
+        "equal": "the same runs, agents, plans and episodes, bit by bit",
+        "different": "not the same training",
+        "not provable": "nothing that can be read differs, but history was dropped",
+    }
+    style = {"equal": "clean", "different": "failed", "not provable": "not provable"}
+    out.print(_status("", style[verdict], f" {verdict}: {why[verdict]}"), soft_wrap=True)
+    for which in ("a", "b"):
+        _say(out, f"  {which.upper()} is {document[which]}")
+        for what in ("agents", "runs"):
+            if document[what][which]:
+                _say(out, f"  only {which.upper()} has the {what} {', '.join(document[what][which])}", "red")
+    table = _table(
+        "agent", "phase", "the same", "other rewards", "another task", "unfinished", "only in A", "only in B"
+    )
+    for row in document["episodes"]:
+        counts = [f"{row[name]:,}" for name in ("same", "rewards", "task", "unfinished")]
+        table.add_row(Text(row["agent"]), row["phase"], *counts, *(_numbers(row, which) for which in ("a", "b")))
+    if document["episodes"]:
+        out.print(table)
+    for told in (*document["settings"], *document["findings"]):
+        _say(out, f"  {told['words']}", "red")
+    named = Counter(finding["kind"] for finding in document["findings"])
+    for kind in ("rewards", "task", "unfinished"):
+        more = sum(row[kind] for row in document["episodes"]) - named[kind]
+        if more:
+            _say(out, f"  and {more:,} more episodes of the kind “{kind}”", "red")
+    for which, events in document["dropped"].items():
+        lost = sum(row["unreadable"][which] for row in document["episodes"])
+        if events:
+            told = (
+                f"  {which.upper()}: the events 0 to {events - 1} were dropped; {lost:,} of its episodes were in them "
+            )
+            _say(out, told + "and can no longer be compared, only in a copy that was made before", "yellow")
+
+
+def _numbers(row: Document, which: str) -> str:
+    """How many episodes only one of two journals has, and the first of their numbers."""
+    pairs = row["numbers"][which]
+    told = [f"{first}" if first == last else f"{first}–{last}" for first, last in pairs[:3]]
+    count = row["only"][which]
+    return f"{count:,}: {', '.join(told)}{', …' if len(pairs) > 3 else ''}" if count else "0"
 
 
 def show_info(out: Console, document: Document) -> None:

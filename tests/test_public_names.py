@@ -35,6 +35,7 @@ SIGNATURES = {
         "verify": "dir",
         "events": "dir",
         "diverge": "dir",
+        "diff": "a b",
         "State.resume": "agent",
     },
     "agents_adapter": {

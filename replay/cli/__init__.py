@@ -43,6 +43,7 @@ VERBS: tuple[Callable[..., int], ...] = (
     proofs.verify,
     proofs.compare,
     proofs.diverge,
+    proofs.diff,
     files.info,
     events.dump,
     events.tail,

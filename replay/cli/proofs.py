@@ -153,6 +153,29 @@ def diverge(dirs: Dirs, as_json: Json = False) -> int:
     )
 
 
+def diff(
+    one: Annotated[str, typer.Argument(metavar="A", help="A journal.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    as_json: Json = False,
+) -> int:
+    """Are two journals the same training?
+
+    Exit 1 where an episode has other rewards, seed or bars, where one of them has what the other lacks, and where
+    nobody can know, because history was dropped.
+    """
+    from replay import differences, render
+    from replay.documents import SCHEMA, dumps
+
+    with render.progress_bar(f"comparing {one}", quiet=as_json, unit="events") as progress:
+        document = differences.diff(one, other, progress=progress).as_document()
+    document = {"a": one, "b": other, **document}
+    if as_json:
+        print(dumps({"schema": SCHEMA, **document}))
+    else:
+        render.show_diff(render.console(), document)
+    return FINE if document["verdict"] == "equal" else FINDINGS
+
+
 class _Reruns(NamedTuple):
     """What was done again in a journal, and the state that tells it from its copies."""
 

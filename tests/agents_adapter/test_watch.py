@@ -213,3 +213,16 @@ def test_each_sub_environment_is_watched(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="train episode 1: its re-run differs first at step 1, where") as caught:
         attempt(0.5, None)
     assert len(caught) == 1
+
+
+def test_trainings_of_other_times_are_equal_where_they_are_exact(tmp_path: Path) -> None:
+    """One that was killed and resumed is the one that never was; an unseeded generator is caught at its first step."""
+    train(tmp_path / "whole", exact=True)
+    cut_and_resumed(tmp_path / "resumed", exact=True, cuts=(24, 14, 3))
+    found = replay.diff(tmp_path / "whole", tmp_path / "resumed")
+    assert found.verdict == "equal" and [row.same for row in found.rows] == [8]
+    train(tmp_path / "unseeded", exact=False)
+    found = replay.diff(tmp_path / "whole", tmp_path / "unseeded")
+    first = found.findings[0]
+    assert (found.verdict, [row.rewards for row in found.rows]) == ("different", [8])
+    assert (first.kind, first.agent, first.episode, first.step) == ("rewards", "A", 0, 0) and first.a != first.b

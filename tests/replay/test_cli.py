@@ -366,7 +366,7 @@ def test_help_is_quick_and_names_every_verb(run: Run) -> None:
     code, out, err = run("--help")
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert (code, err) == (0, "") and all(f"\n  {verb} " in out for verb in verbs)
-    assert set(READING) | {"bench", "compact", "copy", "demo", "export", "import"} == set(verbs)
+    assert set(READING) | {"bench", "compact", "copy", "demo", "diff", "export", "import"} == set(verbs)
     assert "..." not in out.partition("Options")[2], "each verb's first line fits"
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, replay.cli; replay.cli.main(['--help']); print(*sys.modules)"],

@@ -65,15 +65,15 @@ def an_endless_manifest(place: Path) -> Path:
     return place
 
 
-MORE = ["compact", "drop", "copy", "export"]
-"""What else reads a journal, and writes something."""
+MORE = ["compact", "drop", "copy", "export", "diff"]
+"""What else reads a journal, and writes something, or reads two."""
 
 
 def arguments(verb: str, place: Path, beside: Path) -> list[object]:
     """A verb with all that it needs."""
     if verb == "drop":
         return ["compact", place, "--drop-history"]
-    more = {"copy": [beside / "copy"], "export": ["--to", "csv", "--output", beside / "out"]}
+    more = {"diff": [place], "copy": [beside / "copy"], "export": ["--to", "csv", "--output", beside / "out"]}
     return [verb, place, *more.get(verb, [])]
 
 
@@ -135,6 +135,7 @@ def test_no_permission(run: Run, place: Path, tmp_path: Path, verb: str, monkeyp
         (["tail", "j", "-n", "many"], "-n"),
         (["tail", "-f", "j", "j2"], "one journal"),
         (["copy", "j"], "TARGET"),
+        (["diff", "j"], "B"),
         (["compare", "j", "--agents", "Nobody"], "PPO, SAC"),
         (["compare", "j", "--run", "r9"], "r1"),
     ],

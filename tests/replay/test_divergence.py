@@ -136,6 +136,19 @@ def test_other_bars_or_another_seed_are_another_episode(changed: dict[str, int])
     assert (report.compared, report.other, report.diverged) == (0, 1, 0)
 
 
+def test_an_attempt_cut_off_at_the_last_step_does_not_hide_where_the_first_run_ended() -> None:
+    """2 steps and the end, then the same 2 and cut off, then 3."""
+    storage = MemoryStorage()
+    with journal.open("j", storage=storage) as log:
+        begin(log)
+        to = checkpoint(log)
+        for rewards, ended in (([1.0, 2.0], True), ([1.0, 2.0], False), ([1.0, 2.0, 3.0], True)):
+            episode(log, rewards, ended=ended)
+            back(log, to)
+    (found,) = diverge(storage).findings
+    assert (found.step, found.before, found.now) == (2, None, 3.0)
+
+
 def test_several_short_attempts_hide_nothing() -> None:
     """10 steps, then 2, then 10 others of which the first 2 are the same: held against the longest that agrees."""
     storage = MemoryStorage()
