@@ -112,7 +112,7 @@ def traced(
     log = directory.parent / "strace"
     trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", f"trace={','.join(calls)}", *options]
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([*trace, *command], capture_output=True, text=True, env=env, check=False, timeout=120)
+    return subprocess.run([*trace, *command], capture_output=True, text=True, env=env, check=False, timeout=600)
 
 
 def concerned(command: list[str], calls: tuple[str, ...], directory: Path) -> list[tuple[str, int]]:

@@ -171,6 +171,75 @@ def test_a_copy_made_file_by_file_is_refused_or_a_true_prefix(tmp_path: Path, ca
     campaign.report(copies=copies, misread=0, **ends)
 
 
+def test_a_copy_of_which_each_file_is_of_another_moment_is_refused_or_a_true_prefix(
+    tmp_path: Path, campaign: Any
+) -> None:
+    """In any order of files and of the pieces of a file, while the journal grows, seals, closes and is compacted."""
+    copies, rng = campaign.size("JOURNAL_COPIES", 30), campaign.random
+    ends: Counter[str] = Counter()
+    for number in range(copies):
+        training = Recorded(tmp_path / f"j-{number}", rng)
+        training.go_on()
+        copy = tmp_path / f"copy-{number}"
+        copy.mkdir()
+        names = ["journal.json", "writer.lock", "segments", "history", "snapshots"]
+        for name in rng.sample(names, len(names)):
+            training.go_on()
+            place = training.directory / name
+            (copy / name).mkdir() if place.is_dir() else training.copy(place, copy / name)
+            found = list(place.iterdir()) if place.is_dir() else []
+            for path in rng.sample(found, len(found)):
+                training.copy(path, copy / name / path.name)
+        training.log.close()
+        ends[_judged(copy, training.log.next_seq)] += 1
+        shutil.rmtree(copy)
+        shutil.rmtree(training.directory)
+    campaign.report(copies=copies, misread=0, **ends)
+    assert {"refused", "prefix"} <= ends.keys()
+
+
+class Recorded:
+    """A training that goes on by itself a little whenever it is told to; what is recorded says which seq it has."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.directory, self.rng = directory, rng
+        self.begin()
+
+    def begin(self) -> None:
+        self.log = journal.open(self.directory, sync="close")
+        self.agent = self.log.agent("PPO")
+
+    def go_on(self) -> None:
+        rng = self.rng
+        for _ in range(rng.randrange(6)):
+            chance, log = rng.random(), self.log
+            if chance < 0.6:
+                seq, count = log.next_seq, rng.randrange(1, 1000)
+                numbers = np.arange(seq, seq + count)
+                log.rewards(self.agent, numbers, 0, numbers * 0.5)
+            elif chance < 0.9:
+                for _ in range(rng.randrange(200)):
+                    log.reward(self.agent, log.next_seq, 0, log.next_seq * 0.5)
+            elif chance < 0.95:
+                log.sync()
+            else:
+                log.close()
+                if rng.random() < 0.6:
+                    compact(self.directory)
+                self.begin()
+
+    def copy(self, source: Path, target: Path) -> None:
+        """As `cp` does, in pieces; what has gone meanwhile is left out, what is open stays readable."""
+        try:
+            with source.open("rb") as file, target.open("wb") as out:
+                while piece := file.read(self.rng.choice((512, 4096, 1 << 16))):
+                    out.write(piece)
+                    if self.rng.random() < 0.5:
+                        self.go_on()
+        except FileNotFoundError:
+            target.unlink(missing_ok=True)
+
+
 def _copied(source: str, target: str) -> str:
     """As `cp -r` does: what has gone meanwhile is left out."""
     try:

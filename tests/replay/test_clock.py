@@ -129,10 +129,10 @@ def test_the_command_line_seeks_a_time_the_same_way(tmp_path: Path, capsys: pyte
 
     clock = Clock()
     with journal.open(tmp_path / "j", clock=clock) as log:
-        for jump in (0, 10, -100, 5, 200):
+        for jump in (0, 10, 30, -100, 5, 200):  # A search that takes them for sorted ends elsewhere.
             clock.wall += jump
             log.append(journal.Custom(name="x"))
     moment = datetime.fromtimestamp(1_700_000_010, UTC).isoformat()
     assert main(["replay", str(tmp_path / "j"), "--at", moment, "--json"]) == 0
     told: Any = json.loads(capsys.readouterr().out)
-    assert told["events"] == 4
+    assert told["events"] == 2
