@@ -19,12 +19,15 @@ import numpy as np
 
 from agents_adapter.validation import COLUMNS, HERE, Origin, Prices, Times, findings, in_words, noted, refuse, when_of
 from journal.errors import EventRejected
-from journal.events import check_name
+from journal.events import check_name, check_tolerance
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _HASH_TAG: Final = b"training-journal bars 1"
+_QUANTISED_TAG: Final = b"training-journal quantised bars 1"
+_SLACK: Final = 1e-6
+"""Of a step."""
 
 
 def content_hash(times_ns: Times, ohlcv: Prices) -> bytes:
@@ -43,6 +46,24 @@ def content_hash(times_ns: Times, ohlcv: Prices) -> bytes:
     hasher.update(struct.pack("<Q", len(times_ns)))
     hasher.update(np.ascontiguousarray(times_ns, dtype="<i8").data)
     hasher.update(np.ascontiguousarray(ohlcv, dtype="<f8").data)
+    return hasher.digest()
+
+
+def quantised_hash(times_ns: Times, ohlcv: Prices, tolerance: float) -> bytes:
+    """16 bytes, equal where times are equal and OHLCV, rounded to multiples of `tolerance`, are.
+
+    A value halfway between two multiples goes up; one that is a multiple itself stays what it is under any change of
+    less than half of `tolerance`. Values that are nearer to each other than that can still lie on two sides of a
+    halfway: then the hashes differ. Raises `EventRejected` as `content_hash` does, and for a bad tolerance.
+    """
+    content_hash(times_ns, ohlcv)  # Its shapes and dtypes are those of bars.
+    check_tolerance(tolerance, "tolerance")
+    # 1.00005 is not quite that in binary, so a decimal's halfway is met with some slack.
+    steps = np.floor(ohlcv / tolerance + (0.5 + _SLACK))
+    hasher = hashlib.blake2b(_QUANTISED_TAG, digest_size=16)
+    hasher.update(struct.pack("<Qd", len(times_ns), tolerance))
+    hasher.update(np.ascontiguousarray(times_ns, dtype="<i8").data)
+    hasher.update(np.ascontiguousarray(steps, dtype="<f8").data)
     return hasher.digest()
 
 
@@ -123,6 +144,10 @@ class Bars:
         """The identity of bars [start, stop), 16 bytes. Raises `EventRejected` where not all of them are there."""
         start, stop = self._range(start, stop)
         return content_hash(self.time[start:stop], self.ohlcv[start:stop])
+
+    def quantised_hash(self, tolerance: float) -> bytes:
+        """The identity of all these bars after rounding, 16 bytes; see the function of this name."""
+        return quantised_hash(self.time, self.ohlcv, tolerance)
 
     def notes(self) -> list[str]:
         """What one should know of them though they are good, a line each: gaps, a price that stands still."""

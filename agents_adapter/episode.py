@@ -153,7 +153,7 @@ class Episode:
             elif start is None:
                 start = entry.start
         start = start or 0
-        self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars.content_hash())
+        self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars)
 
     def end(self, reason: str = "completed", **metrics: Any) -> None:
         """Record the end, with what the caller measured (pnl, trades, drawdown, …: numbers or text).
@@ -176,8 +176,12 @@ class Episode:
         self._record = self._refuse
         track.ended(self)
 
-    def _saw(self, instrument: str, timeframe: str, start: int, stop: int, content_hash: bytes | None) -> None:
-        source: Literal["observed", "declared"] = "declared" if content_hash is None else "observed"
+    def _saw(self, instrument: str, timeframe: str, start: int, stop: int, bars: Bars | None) -> None:
+        """Observed, or where there are no `bars`, declared."""
+        tolerance = None if bars is None else self._track.tolerance
+        quantised = None if bars is None or tolerance is None else bars.quantised_hash(tolerance)
+        content = None if bars is None else bars.content_hash()
+        source: Literal["observed", "declared"] = "declared" if bars is None else "observed"
         self._track.recorder.append(
             BarsSeen(
                 agent=self._track.name,
@@ -188,11 +192,14 @@ class Episode:
                 timeframe=timeframe,
                 start=start,
                 stop=stop,
-                content_hash=content_hash,
+                content_hash=content,
                 source=source,
+                tolerance=tolerance,
+                quantised_hash=quantised,
             )
         )
-        self.bars.append(SeenBars(self.number, self.position, instrument, timeframe, start, stop, content_hash, source))
+        place = (self.number, self.position, instrument, timeframe, start, stop)
+        self.bars.append(SeenBars(*place, content, source, tolerance, quantised))
         self._bars_told = True
 
     def _planned(self) -> PlanEntry:

@@ -43,6 +43,7 @@ from journal.events import (
     RunStarted,
     check_count,
     check_name,
+    check_tolerance,
     pack,
     unpack,
 )
@@ -71,6 +72,7 @@ def start(
     code: str | None = None,
     compact: Compact = "manual",
     on_divergence: OnDivergence = "warn",
+    tolerance: float | None = None,
 ) -> Run:
     """Open the journal in `dir` (made if there is none), and go on with its unfinished run or begin a new one.
 
@@ -84,7 +86,8 @@ def start(
     history when the run has completed, `"open"` before it is opened here, `"manual"` leaves that to `journal compact`;
     where it fails, that is one warning. `on_divergence`: where an episode that is done again after a resume has other
     rewards than the first time, on the same bars and with the same seed, `"warn"` once for each agent, `"raise"`
-    `Diverged` at the episode's end, or `"ignore"` it. A run that this process already records in `dir` is ended first.
+    `Diverged` at the episode's end, or `"ignore"` it. `tolerance`: observed bars are also hashed after rounding to
+    multiples of it, for `journal compare --tolerance`. A run that this process already records in `dir` is ended first.
 
     On disk when it returns: what was there before, recovered. Raises `EventRejected` for a bad argument,
     `ResumeImpossible`, `JournalLocked`, `NotAJournal`, `CorruptJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -99,6 +102,9 @@ def start(
         check_count(number, name)
         if not number:
             raise EventRejected(f"{name} is 0: give a number of 1 or more")
+    if tolerance is not None:
+        tolerance = tolerance * 1.0 if type(tolerance) is int else tolerance
+        check_tolerance(tolerance, "tolerance")
     if code is not None and not isinstance(code, str):
         raise EventRejected(f"code is {code!r:.80}: give a text that names this version of the training code")
     plain_config = _plain_config(config)
@@ -129,6 +135,7 @@ def start(
             continue_from=continue_from,
             compact_at_end=compact == "end",
             on_divergence=on_divergence,
+            tolerance=tolerance,
         )
         run.begin(plain_config, provenance)
     except BaseException:
@@ -153,6 +160,7 @@ class Run:
         continue_from: Literal["last"] | None,
         compact_at_end: bool,
         on_divergence: OnDivergence,
+        tolerance: float | None,
     ) -> None:
         self.log = log
         """The low level: `run.log.append`, `run.log.sync`, `run.log.promised`."""
@@ -168,6 +176,7 @@ class Run:
         self.checkpoint_every = checkpoint_every
         self.seeding = seeding
         self.continue_from = continue_from
+        self.tolerance = tolerance
         self._compact_at_end = compact_at_end
         self.tracks: dict[str, Track] = {}
         """By the agents' names in the journal."""

@@ -60,6 +60,8 @@ class Track:
         """Entries that earlier attempts of this run have finished."""
         self.environments = Environments()
         self.other_bars: OtherBars = "raise"
+        self.tolerance = run.tolerance
+        """Bars are hashed after rounding to multiples of it, too; None: only as they are."""
         self._vars: dict[str, Any] = {}
 
     @property

@@ -136,6 +136,7 @@ class BarsSeen(Event):
     """The bars [start, stop) of an instrument, by content. Only `source="observed"` proves anything.
 
     `content_hash` is 16 bytes over the timestamps and prices of exactly these bars; None where only claimed.
+    `quantised_hash` is the same after rounding to multiples of `tolerance`, where that was asked for.
     """
 
     kind: ClassVar[int] = cell.BARS_SEEN
@@ -149,6 +150,8 @@ class BarsSeen(Event):
     stop: int
     content_hash: bytes | None
     source: Literal["observed", "declared"]
+    tolerance: float | None = None
+    quantised_hash: bytes | None = None
 
     def __post_init__(self) -> None:
         Event.__post_init__(self)
@@ -156,8 +159,11 @@ class BarsSeen(Event):
             raise EventRejected(f"BarsSeen.start is {self.start}, stop is {self.stop}: start must be below stop")
         if self.source not in ("observed", "declared"):
             raise EventRejected(f"BarsSeen.source is {self.source!r}: use 'observed' or 'declared'")
-        if self.content_hash is not None and not (type(self.content_hash) is bytes and len(self.content_hash) == 16):
-            raise EventRejected("BarsSeen.content_hash must be 16 bytes")
+        for name in ("content_hash", "quantised_hash"):
+            if (content := getattr(self, name)) is not None and not (type(content) is bytes and len(content) == 16):
+                raise EventRejected(f"BarsSeen.{name} must be 16 bytes")
+        if (self.tolerance is None) != (self.quantised_hash is None):
+            raise EventRejected("BarsSeen has one of tolerance and quantised_hash: give both or none")
         if self.source == "observed" and self.content_hash is None:
             raise EventRejected("BarsSeen is 'observed' without a content_hash: only hashed bars are observed")
 
@@ -369,6 +375,12 @@ def check_count(number: Any, what: str) -> None:
         raise EventRejected(f"{what} is {number!r:.80}: it must be an integer of 0 or more")
 
 
+def check_tolerance(number: Any, what: str) -> None:
+    """Raises `EventRejected` unless `number` is a finite float above 0."""
+    if not isinstance(number, float) or not 0.0 < number < math.inf:
+        raise EventRejected(f"{what} is {number!r:.80}: give a step to round prices to, such as 0.0001")
+
+
 def _check_text(text: Any, what: str) -> None:
     if not isinstance(text, str):
         raise EventRejected(f"{what} is {text!r:.80}, not a text")
@@ -428,6 +440,7 @@ _RULES: Final[dict[str, Callable[[Any, str], object]]] = {
     **dict.fromkeys(("config", "metrics", "params", "versions"), _check_map),
     "members": _check_names,
     "phase": _check_phase,
+    "tolerance": check_tolerance,
 }
 _CHECKS: Final = {
     kind: tuple(

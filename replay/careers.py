@@ -77,6 +77,17 @@ def in_common(careers: Sequence[Career]) -> list[Career]:
     ]
 
 
+def in_steps(career: Career, tolerance: float) -> Career:
+    """The same, with the hashes that were recorded after rounding to multiples of `tolerance`, where there are any."""
+
+    def coarse(bars: SeenBars) -> SeenBars:
+        return bars._replace(content_hash=bars.quantised_hash if bars.tolerance == tolerance else None)
+
+    return replace(
+        career, shown={phase: [tuple(map(coarse, one)) for one in shown] for phase, shown in career.shown.items()}
+    )
+
+
 def in_any_order(career: Career) -> Career:
     """Its episodes ordered by what they showed; those that told nothing for certain stay where they are."""
     return replace(

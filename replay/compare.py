@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from journal.errors import NotComparable
-from replay.careers import Career, Shown, career_of, content_of, in_any_order, in_common, observed
+from replay.careers import Career, Shown, career_of, content_of, in_any_order, in_common, in_steps, observed
 from replay.conditions import Outcomes, Unreadable, other_conditions, outcomes_of
 from replay.seen import SeenBars
 from replay.state import State
@@ -57,6 +57,8 @@ class Comparison:
     careers: tuple[Career, ...]
     episodes: Mapping[Phase, int]
     differences: tuple[Difference, ...]
+    tolerance: float | None = None
+    """The bars are compared after rounding to multiples of this; None: as they are."""
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
     """Of comparable agents: what each compared episode came to, in the same order for all."""
 
@@ -68,11 +70,14 @@ def compare(
     run: str | None = None,
     any_order: bool = False,
     common: bool = False,
+    tolerance: float | None = None,
 ) -> Comparison:
     """Compare `agents` (all, if None) of one journal, or of several, given as path → state.
 
     `run`: over this one, not over each agent's newest completed. `any_order`: the same bars, in whatever order.
-    `common`: over the episodes whose observed bars all of them saw, and the reason says how many those are. Where the
+    `common`: over the episodes whose observed bars all of them saw, and the reason says how many those are.
+    `tolerance`: bars are the same where they are after rounding to multiples of it; only hashes that were recorded with
+    that very tolerance count. Where the
     bars are the same, the journals are read again for the conditions that were declared: each episode's params, and
     what the run's config holds under "conditions" (costs, the reward function). Raises `NotComparable` for a name that
     is not there, and what reading a journal raises.
@@ -95,11 +100,13 @@ def compare(
         for career in found
     ]
     total = {career.agent: career.ended for career in careers}
+    if tolerance is not None:
+        careers = [in_steps(career, tolerance) for career in careers]
     if common:
         careers = in_common(careers)
     if any_order:
         careers = [in_any_order(career) for career in careers]
-    comparison = _judge(careers)
+    comparison = _judge(careers, tolerance)
     if common and comparison.verdict == "comparable":
         comparison = replace(comparison, reason=f"{comparison.reason}; {_of_all(comparison.episodes, total)}")
     return comparison if comparison.verdict != "comparable" else _with_conditions(comparison, several)
@@ -132,7 +139,7 @@ def _check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise NotComparable(f"{what} {name!r} is not in this journal (known: {', '.join(known) or 'none'})")
 
 
-def _judge(careers: Sequence[Career]) -> Comparison:
+def _judge(careers: Sequence[Career], tolerance: float | None) -> Comparison:
     phases = [phase for phase in PHASES if any(career.ended[phase] for career in careers)]
     episodes = {phase: min(career.ended[phase] for career in careers) for phase in phases}
     differences: list[Difference] = []
@@ -143,7 +150,7 @@ def _judge(careers: Sequence[Career]) -> Comparison:
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{agent} {count:,}" for agent, count in counts.items())
             unequal.append(f"the agents have different numbers of {phase} episodes ({told})")
-        unproved += [text for career in careers if (text := _unproved(career, phase)) is not None]
+        unproved += [text for career in careers if (text := _unproved(career, phase, tolerance)) is not None]
         for other in careers[1:]:
             differences += _differences(careers[0], other, phase)
     if len(careers) < 2:
@@ -157,20 +164,26 @@ def _judge(careers: Sequence[Career]) -> Comparison:
     else:
         verdict = "comparable"
         told = " and ".join(f"{count:,} {phase}" for phase, count in episodes.items())
-        reason = f"{len(careers)} agents saw the same bars, by content, in {told} episodes"
+        how = "by content" if tolerance is None else f"after rounding to multiples of {tolerance:g}"
+        reason = f"{len(careers)} agents saw the same bars, {how}, in {told} episodes"
     unfinished = [career.agent for career in careers if career.status != "completed"]
     if unfinished and len(careers) > 1:
         reason += f" (no run of {', '.join(unfinished)} is completed; the newest one was taken)"
-    return Comparison(verdict, reason, tuple(careers), episodes, tuple(differences))  # type: ignore[arg-type]
+    return Comparison(verdict, reason, tuple(careers), episodes, tuple(differences), tolerance)  # type: ignore[arg-type]
 
 
-def _unproved(career: Career, phase: Phase) -> str | None:
-    """Why the bars of this agent prove nothing; None where every episode was observed."""
+def _unproved(career: Career, phase: Phase, tolerance: float | None) -> str | None:
+    """Why the bars of this agent prove nothing; None where every episode was observed, and hashed as is asked."""
     total = career.ended[phase]
     silent = total - len(career.shown[phase])
     if silent:
         return f"{silent:,} of {total:,} {phase} episodes of {career.agent} did not tell their bars"
     claimed = [shown for shown in career.shown[phase] if not observed(shown)]
+    if claimed and all(bars.source == "observed" for shown in claimed for bars in shown):
+        return (
+            f"{career.agent} recorded no hash of tolerance {tolerance:g} in {len(claimed):,} of {total:,} {phase} "
+            f"episodes, first in episode {claimed[0][0].episode}: record it with start(…, tolerance={tolerance:g})"
+        )
     if claimed:
         return (
             f"{career.agent} only declared its bars in {len(claimed):,} of {total:,} {phase} episodes, first in "
@@ -240,5 +253,6 @@ def _bars_document(agent: str, bars: SeenBars | None) -> dict[str, Any]:
         **bars._asdict(),
         "content_hash": bars.content_hash.hex() if bars.content_hash else None,
     }
-    document.pop("entry")
+    for other in ("entry", "tolerance", "quantised_hash"):
+        document.pop(other)
     return document

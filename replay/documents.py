@@ -124,6 +124,7 @@ def compare_document(comparison: Comparison, results: Results | None = None) -> 
     return {
         "verdict": comparison.verdict,
         "reason": comparison.reason,
+        "tolerance": comparison.tolerance,
         "agents": [career.agent for career in comparison.careers],
         "episodes": comparison.episodes.get("train", 0),
         "eval": {"episodes": comparison.episodes.get("eval", 0)},

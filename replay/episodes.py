@@ -145,16 +145,7 @@ class Episodes:
         if episode is None:
             return
         fields = batch.fields(row)
-        seen = SeenBars(
-            episode.number,
-            episode.entry,
-            str(fields.get("instrument")),
-            str(fields.get("timeframe")),
-            int(fields.get("start", 0)),
-            int(fields.get("stop", 0)),
-            fields.get("content_hash"),
-            str(fields.get("source")),
-        )
+        seen = SeenBars.of(episode.number, episode.entry, fields)
         observed = [one for one in episode.bars if one.source == "observed"]
         if seen.source == "observed":
             episode.bars = [*observed, seen]

@@ -223,16 +223,7 @@ class _Fold(Rewards):
         fields = self.batch.fields(row)
         episode = self.open_at(row)
         if episode is not None:
-            seen = SeenBars(
-                episode.episode,
-                episode.entry,
-                str(fields.get("instrument")),
-                str(fields.get("timeframe")),
-                int(fields.get("start", 0)),
-                int(fields.get("stop", 0)),
-                fields.get("content_hash"),
-                str(fields.get("source")),
-            )
+            seen = SeenBars.of(episode.episode, episode.entry, fields)
             observed = [one for one in episode.bars if one.source == "observed"]
             if seen.source == "observed":
                 episode.bars = [*observed, seen]

@@ -8,7 +8,7 @@ opening a journal costs does not depend on how many there are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +35,28 @@ class SeenBars(NamedTuple):
     stop: int
     content_hash: bytes | None
     source: str
+    tolerance: float | None = None
+    quantised_hash: bytes | None = None
+
+    @classmethod
+    def of(cls, episode: int, entry: int | None, fields: Mapping[str, Any]) -> SeenBars:
+        """From the fields of a BarsSeen."""
+        return cls(
+            episode,
+            entry,
+            str(fields.get("instrument")),
+            str(fields.get("timeframe")),
+            int(fields.get("start", 0)),
+            int(fields.get("stop", 0)),
+            fields.get("content_hash"),
+            str(fields.get("source")),
+            fields.get("tolerance"),
+            fields.get("quantised_hash"),
+        )
+
+
+_PLAIN: Final = SeenBars._fields.index("tolerance")
+"""How many columns a block without tolerances has."""
 
 
 class Place(NamedTuple):
@@ -58,7 +80,10 @@ class Block:
     @classmethod
     def of(cls, rows: list[SeenBars]) -> Block:
         """These lines, packed. Raises `OverflowError` for a number of more than 64 bits."""
-        raw = msgpack.packb(list(zip(*rows, strict=True)))
+        columns = list(zip(*rows, strict=True))
+        if not any(map(any, columns[_PLAIN:])):
+            del columns[_PLAIN:]  # As before there were tolerances: equal lines, equal blocks, whoever packed them.
+        raw = msgpack.packb(columns)
         return cls(len(rows), hashlib.sha256(raw).digest(), zstandard.ZstdCompressor(level=3).compress(raw))
 
     def packed(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -73,6 +74,9 @@ def compare(
     ] = None,
     any_order: Annotated[bool, typer.Option("--any-order", help="The same bars, in whatever order.")] = False,
     common: Annotated[bool, typer.Option("--common", help="Only the episodes that all of them saw.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(metavar="X", help="The same after rounding to multiples of X, as recorded.")
+    ] = None,
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="What results are of: reward, or what episode.end was given.")
     ] = "reward",
@@ -91,9 +95,13 @@ def compare(
     from replay.state import State
 
     several = named(dirs).several
+    if tolerance is not None and not 0.0 < tolerance < math.inf:
+        raise typer.BadParameter(f"--tolerance: {tolerance} is no step to round prices to: give one such as 0.0001")
 
     def together(states: State | dict[str, State]) -> dict[str, Any]:
-        comparison = compare_agents(states, agents=names(agents), run=run, any_order=any_order, common=common)
+        comparison = compare_agents(
+            states, agents=names(agents), run=run, any_order=any_order, common=common, tolerance=tolerance
+        )
         if comparison.verdict != "comparable":
             return compare_document(comparison)
         from replay.results import results, tried_in
