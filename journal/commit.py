@@ -63,7 +63,6 @@ class Commit:
         self._receipt: tuple[int, bytes, _State] | None = None
         self._seal: tuple[LiveSegment, bytes, _State] | None = None
         self._stopped = False
-        self._interval: float | None = None
         self._worker = Worker("journal-sync", self._run)
 
     @property

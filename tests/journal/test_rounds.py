@@ -173,10 +173,10 @@ def test_who_is_started_knows_its_interval_and_who_is_woken_knows_that_it_is_the
         patch.setattr(one, "_worker", type("Worker", (), {"start": lambda self: seen.append(one._interval)})())
         one._interval = None
         one.start(0.5)
-        one._worker.wait = lambda: None  # type: ignore[method-assign]
+        one._worker.wait = lambda: seen.append("ended")  # type: ignore[method-assign]
         patch.setattr(log, "wake", queue)
         one.stop()
-    assert seen == [0.5, True]
+    assert seen == [0.5, True, "ended"]
     log.close()
 
 
@@ -308,6 +308,17 @@ def test_behind_a_failure_no_receipt_is_counted(log: journal.Log, monkeypatch: p
     with pytest.raises(journal.JournalFailed):
         log._commit.once()
     assert log.promised.seq == -1
+    with pytest.raises(journal.JournalFailed):
+        log.close()
+
+
+def test_a_close_behind_a_failure_seals_nothing_that_waits_for_it(log: journal.Log, storage: FaultyStorage) -> None:
+    with log._commit._mutex:
+        fill(log)
+        log.poison(OSError(errno.EIO, "I/O error"), "syncing the log")
+    with pytest.raises(journal.JournalFailed):
+        log._commit.close()
+    assert marks(storage) == []
     with pytest.raises(journal.JournalFailed):
         log.close()
 

@@ -161,7 +161,7 @@ def _try_all(
             if chosen:
                 outcome = bench.trial(one.source, chosen)
                 if outcome.status == TIMED_OUT:
-                    outcome = bench.trial(one.source, chosen, patience=3)
+                    outcome = bench.trial(one.source, chosen, patience=2)
             kills[outcome.by] += outcome.status == KILLED
             outcomes[one.name] = outcome
             print(json.dumps({"name": one.name, **{s: getattr(outcome, s) for s in Outcome.__slots__}}), file=log)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mutant import Mutant, Places, numbered, short
 
@@ -33,14 +33,17 @@ _STAYING = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass,
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
+Make = Callable[[], Callable[[], None]]
+
+
 class Change(NamedTuple):
-    """One thing that can be changed in a tree; `make` changes it."""
+    """One thing that can be changed in a tree; `make` changes it, and returns what changes it back."""
 
     kind: str
     line: int
     before: str
     after: str
-    make: Callable[[], None]
+    make: Make
 
 
 def step_mutants(path: str, source: str) -> list[Mutant]:
@@ -48,12 +51,10 @@ def step_mutants(path: str, source: str) -> list[Mutant]:
     tree = ast.parse(source)
     places = Places(tree)
     found = []
-    for number in range(len(list(_changes(tree)))):
-        # In a tree of its own; the same source gives the same changes in the same order.
-        mutated = ast.parse(source)
-        one = list(_changes(mutated))[number]
-        one.make()
-        text = ast.unparse(ast.fix_missing_locations(mutated))
+    for one in list(_changes(tree)):
+        undo = one.make()
+        text = ast.unparse(ast.fix_missing_locations(tree))
+        undo()
         found.append(Mutant(path, one.kind, places.at(one.line), one.line, one.before, one.after, text))
     return numbered(sorted(found, key=lambda mutant: mutant.line))
 
@@ -78,10 +79,10 @@ def _of_statements(block: list[ast.stmt], *, begun: bool) -> Iterator[Change]:
     """`begun`: it is the block of an object's `__init__`."""
     for at, one in enumerate(block):
 
-        def put(*new: ast.stmt, at: int = at) -> Callable[[], None]:
-            return lambda: block.__setitem__(slice(at, at + 1), list(new))
+        def put(*new: ast.stmt, first: int = at, last: int = at) -> Make:
+            return _setting_part(block, first, last, list(new))
 
-        def change(kind: str, before: str, after: str, make: Callable[[], None], line: int = one.lineno) -> Change:
+        def change(kind: str, before: str, after: str, make: Make, line: int = one.lineno) -> Change:
             return Change(kind, line, short(before), short(after), make)
 
         text = ast.unparse(one)
@@ -101,8 +102,7 @@ def _of_statements(block: list[ast.stmt], *, begun: bool) -> Iterator[Change]:
         pair = [one, block[at - 1]]
         assigned = begun and all(isinstance(each, ast.Assign | ast.AnnAssign) for each in pair)
         if at and not assigned and _swappable(block[at - 1], one):
-            make = lambda at=at, pair=pair: block.__setitem__(slice(at - 1, at + 1), pair)  # noqa: E731
-            yield change("swapped", ast.unparse(pair[1]), f"after {text}", make, pair[1].lineno)
+            yield change("swapped", ast.unparse(pair[1]), f"after {text}", put(*pair, first=at - 1), pair[1].lineno)
 
 
 def _of_handlers(one: ast.Try) -> Iterator[Change]:
@@ -139,7 +139,7 @@ def _of_expressions(parent: ast.AST) -> Iterator[Change]:
 
 
 def _of_arguments(call: ast.Call) -> Iterator[Change]:
-    places: list[tuple[str, ast.expr, Callable[[ast.expr], Callable[[], None]]]] = [
+    places: list[tuple[str, ast.expr, Callable[[ast.expr], Make]]] = [
         (str(at + 1), value, lambda new, at=at: _setting_item(call.args, at, new)) for at, value in enumerate(call.args)
     ]
     places += [(one.arg or "", one.value, lambda new, one=one: _setting(one, "value", new)) for one in call.keywords]
@@ -152,12 +152,28 @@ def _of_arguments(call: ast.Call) -> Iterator[Change]:
         yield Change("emptied", value.lineno, short(call), f"argument {name} empty", setting(empty))
 
 
-def _setting(node: ast.AST, name: str, value: object) -> Callable[[], None]:
-    return lambda: setattr(node, name, value)
+def _setting(node: ast.AST, name: str, value: object) -> Make:
+    def make() -> Callable[[], None]:
+        old = getattr(node, name)
+        setattr(node, name, value)
+        return lambda: setattr(node, name, old)
+
+    return make
 
 
-def _setting_item(values: list[ast.expr], at: int, new: ast.expr) -> Callable[[], None]:
-    return lambda: values.__setitem__(at, new)
+def _setting_item(values: list[ast.expr], at: int, new: ast.expr) -> Make:
+    return _setting_part(values, at, at, [new])
+
+
+def _setting_part(values: list[Any], first: int, last: int, new: list[Any]) -> Make:
+    """In the place of the items from `first` to `last`."""
+
+    def make() -> Callable[[], None]:
+        old = values[:]
+        values[first : last + 1] = new
+        return lambda: values.__setitem__(slice(None), old)
+
+    return make
 
 
 def _acts(one: ast.stmt, earlier: list[ast.stmt]) -> bool:

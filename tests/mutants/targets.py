@@ -30,6 +30,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "replay.compaction": (
         *("tests/replay/test_compaction.py", "tests/replay/test_compaction_recovery.py"),
         *("tests/replay/test_compaction_steps.py", "tests/replay/test_damaged_history.py"),
+        "tests/replay/test_dropping.py",
     ),
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
     "journal.commit": (*_WRITING, *_LOG),

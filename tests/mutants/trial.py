@@ -39,7 +39,7 @@ WARM = (
 )
 MEMORY = 8 << 30
 """Bytes a trial may take: a mutated size must not bring the machine down."""
-PATIENCE = (4.0, 10.0)
+PATIENCE = (2.0, 5.0)
 """Seconds that a test may compute, and how many times what it takes on the module as it is."""
 SILENCE = 15.0
 """Seconds throughout which the main thread sleeps, before the trial is called hung."""
@@ -69,6 +69,7 @@ def warm_up() -> None:
     os.chdir(ROOT)
     for name in WARM:
         import_module(name)
+    gc.freeze()  # What is ready is not garbage: pytest looks for that five times at the end of each trial.
     from hypothesis import Phase, settings
 
     # The same examples each time; a mutant's failing example need not be made small, nor be kept for later.
@@ -146,7 +147,7 @@ class Bench:
         sys.meta_path.insert(0, _Transplant(self.module, path, compile(source, str(path), "exec", dont_inherit=True)))
         _say_into(self._sink)
         wanted = {test.partition("::")[0] for test in limits}
-        selection = _Selection(limits)
+        selection = _Selection(limits, child)
         child.end(_pytest([file for file in self.files if file in wanted], selection), selection.failed, None)
         raise AssertionError("unreachable")
 
@@ -154,8 +155,8 @@ class Bench:
 class _Selection:
     """Of what pytest collected only the chosen tests, in their order, each with its limit; and which one failed."""
 
-    def __init__(self, limits: dict[str, float]) -> None:
-        self._limits = limits
+    def __init__(self, limits: dict[str, float], child: _Child | None = None) -> None:
+        self._limits, self._child = limits, child
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
@@ -165,6 +166,11 @@ class _Selection:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         used = math.ceil(time.process_time() + self._limits[nodeid])
         resource.setrlimit(resource.RLIMIT_CPU, (used, resource.RLIM_INFINITY))
+
+    def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
+        """The first failure is the end: telling where it is takes pytest longer than most tests."""
+        if self._child is not None and call.excinfo is not None and call.excinfo.typename != "Skipped":
+            self._child.end(1, item.nodeid, None)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed and not self.failed:
@@ -184,6 +190,7 @@ class _Server:
         """True: done, and nothing was run. None: pytest itself is to run what is left in `session.items`."""
         path = str(ROOT / path_of(self._module))
         functions, original = _functions_of(path), Path(path).read_text()
+        gc.freeze()
         for line in self._requests:
             request = json.loads(line)
             new = _changed_functions(path, original, request["source"]) if "source" in request else {}
@@ -200,7 +207,7 @@ class _Server:
                         self.watch = _Watch(path)
                         session.config.pluginmanager.register(self.watch)
                     else:
-                        self.selection = _Selection(request["limits"])
+                        self.selection = _Selection(request["limits"], child)
                         session.config.pluginmanager.register(self.selection)
                         self.selection.pytest_collection_modifyitems(session.items)
                     return None
@@ -241,7 +248,7 @@ def _codes(code: CodeType, is_function: bool = False) -> Iterator[tuple[str, tup
         for one in code.co_consts:
             if isinstance(one, CodeType):
                 # Class bodies set their own name; they are run once, at the import.
-                yield from _codes(one, "__qualname__" not in one.co_names[:2])
+                yield from _codes(one, "__qualname__" not in one.co_names[:3])
 
 
 def _same(one: CodeType, other: CodeType, *, deep: bool) -> bool:
