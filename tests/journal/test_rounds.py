@@ -11,7 +11,6 @@ import pytest
 
 import journal
 from journal import cell, commit
-from journal.cell import CELL
 from journal.commit import Commit
 from journal.errors import DiskFull
 from journal.live import LiveSegment
@@ -234,6 +233,9 @@ def test_who_waited_while_another_promised_its_event_syncs_nothing(
     class Late:
         """A lock that is had only when somebody else is through."""
 
+        def locked(self) -> bool:
+            return False
+
         def __enter__(self) -> None:
             with lock:
                 one._once()
@@ -273,18 +275,21 @@ def test_left_at_the_last_moment_a_segment_gets_no_receipt(
 
 
 def interrupted_receipt(log: journal.Log, patch: pytest.MonkeyPatch) -> None:
-    """The receipt stands in the log, and Ctrl-C comes while it is looked at."""
-    read = LiveSegment.read
+    """Ctrl-C behind the receipt, which stands in the log, and again while the next promise looks at it."""
+    put = Tail.mark_locked
+
+    def mark_locked(self: Tail, mark: bytes) -> None:
+        put(self, mark)
+        raise KeyboardInterrupt
 
     def look(self: LiveSegment, offset: int, length: int) -> Any:
-        if length == CELL and log._commit._receipt is not None:
-            raise KeyboardInterrupt
-        return read(self, offset, length)
+        raise KeyboardInterrupt
 
-    with patch.context() as interrupted:
-        interrupted.setattr(LiveSegment, "read", look)
-        with pytest.raises(KeyboardInterrupt):
-            log._commit.once()
+    for owner, name, instead in ((Tail, "mark_locked", mark_locked), (LiveSegment, "read", look)):
+        with patch.context() as interrupted:
+            interrupted.setattr(owner, name, instead)
+            with pytest.raises(KeyboardInterrupt):
+                log._commit.once()
     assert log.promised.seq == -1
 
 
