@@ -21,6 +21,7 @@ from journal.manifest import Manifest
 from journal.speed import levels
 from journal.speed.rounds import Contender, measure
 from journal.storage.disk import DiskStorage
+from replay.batch import FOLDED
 from replay.compaction import compact
 from replay.fold import fold
 from replay.scan import scan
@@ -119,7 +120,7 @@ def _history(directory: str) -> State:
     """From its first event, without the snapshot that spares that."""
     storage = DiskStorage(directory)
     state = State(Manifest.read(storage).journal_id)
-    for batch in scan(storage):
+    for batch in scan(storage, columns=FOLDED):
         fold(state, batch)
     return state
 

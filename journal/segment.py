@@ -71,7 +71,7 @@ class Header:
         return body + crc32c(body).to_bytes(4, "little")
 
     @classmethod
-    def parse(cls, raw: bytes, path: str) -> Header | str:
+    def parse(cls, raw: bytes | memoryview, path: str) -> Header | str:
         """The header, or in words why there is none. Raises `UnsupportedFormat` for one of a newer version."""
         if len(raw) < CELL:
             return f"the file has {len(raw)} bytes, less than its header"

@@ -13,7 +13,7 @@ Nothing is changed; `journal.recovery` acts on what a finished walk found.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from journal import arrays, cell, chain, events, evidence, segment
+from journal.ahead import files
 from journal.arrays import Cells, Index
 from journal.cell import CELL
 from journal.context import KINDS, Context
@@ -30,6 +31,8 @@ from journal.storage import Storage
 
 _PATIENCE: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Seconds to wait before a live segment is read again; after the last, what looks like damage is called damage."""
+_LIMIT: Final = segment.SIZE_LIMIT + CELL
+"""Bytes of a file that are read: a larger one is no segment."""
 _PROMISED: Final = "a promised cell does not check"
 _REMADE: Final = "promised cells were changed and their checksums made anew: the chain does not match"
 _CUT: Final = "the file was cut from outside: it is neither whole nor sealed"
@@ -68,7 +71,7 @@ class Piece:
     @property
     def events(self) -> int:
         """How many events it holds."""
-        return int(arrays.takes(self.cells[self.heads]).sum())
+        return int(arrays.takes(self.cells, self.heads).sum())
 
     @property
     def empty(self) -> bool:
@@ -102,10 +105,13 @@ class Walk:
     """Iterate it once, to the end; then its attributes tell where the log ends.
 
     `live`: a writer may be at work, so what does not check above the last promise is "not yet", and anything that looks
-    damaged is read again first. Raises `CorruptJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
+    damaged is read again first. `ahead`: where none is, each segment is read while the one before it is looked at.
+    Raises `CorruptJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest | None = None, *, live: bool = False) -> None:
+    def __init__(
+        self, storage: Storage, manifest: Manifest | None = None, *, live: bool = False, ahead: bool = False
+    ) -> None:
         self.storage = storage
         self.manifest = manifest if manifest is not None else Manifest.read(storage)
         self.live = live
@@ -127,8 +133,18 @@ class Walk:
         self.last_sealed: str | None = None
         """Path of the last sealed segment: its seal may be in the page cache only."""
         self.ordinals = self._list()
+        self._files: Generator[memoryview, None, None] | None = None
+        if ahead and not live and len(self.ordinals) > 1:
+            self._files = files(storage, map(segment.path_of, self.ordinals), _LIMIT)
 
     def __iter__(self) -> Iterator[Piece]:
+        try:
+            yield from self._pieces()
+        finally:
+            if self._files is not None:
+                self._files.close()
+
+    def _pieces(self) -> Iterator[Piece]:
         for ordinal in self.ordinals:
             piece = self._piece(ordinal)
             if piece is not None:
@@ -202,7 +218,7 @@ class Walk:
     def _read(self, ordinal: int) -> Piece | None:
         path = segment.path_of(ordinal)
         try:
-            data = self.storage.read(path, 0, segment.SIZE_LIMIT + CELL)
+            data = self.storage.read(path, 0, _LIMIT) if self._files is None else next(self._files)
         except FileNotFoundError:
             raise CorruptJournal(path, 0, self.seq, _MISSING) from None
         except OSError as error:
@@ -256,16 +272,17 @@ class Walk:
         self, ordinal: int, path: str, header: segment.Header, raw: memoryview, cells: Cells, size: int
     ) -> Piece:
         found = arrays.heads(cells)
-        takes = arrays.takes(cells[found])
-        expected = np.uint64(self.seq) + np.cumsum(takes, dtype=np.uint64) - takes
-        wrong = np.flatnonzero(cells["seq"][found] != expected)
+        # The seq that each head must have, and the one behind the last.
+        seqs = np.full(len(found) + 1, self.seq, dtype=np.uint64)
+        np.cumsum(arrays.takes(cells, found), out=seqs[1:])
+        seqs[1:] += np.uint64(self.seq)
+        kinds = arrays.column(cells, "kind", found)
+        wrong = np.flatnonzero(arrays.column(cells, "seq", found) != seqs[:-1])
         if len(wrong):
-            found = found[: wrong[0]]
-        kinds = cells["kind"][found]
+            found, kinds = found[: wrong[0]], kinds[: wrong[0]]
         seals = np.flatnonzero(kinds == cell.SEGMENT_SEALED)
         if len(seals):
-            found = found[: seals[0] + 1]
-            kinds = kinds[: seals[0] + 1]
+            found, kinds = found[: seals[0] + 1], kinds[: seals[0] + 1]
         verified, value, promise = 0, self.chain, self.promise
         for at in found[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)].tolist():
             if arrays.first_bad(raw, cells, np.array([at]), header.salt, self.position) is not None:
@@ -275,16 +292,16 @@ class Walk:
             stated = _promise_at(cells, at)
             upto = stated.position - self.position
             bad, reason = at, "a receipt states what cannot be"
-            if verified <= upto <= at and stated.events == self._seq_at(found, takes, upto) and not self.unsealed:
+            if verified <= upto <= at and stated.events == _seq_at(found, seqs, upto) and not self.unsealed:
                 value_then = chain.extend(value, (raw[verified * CELL : upto * CELL],))
                 if value_then == stated.chain:
                     verified, value, promise = upto, value_then, stated
                     continue
-                span = found[(found >= verified) & (found < upto)]
+                span = found[slice(*np.searchsorted(found, (verified, upto)))]
                 damaged = arrays.first_bad(raw, cells, span, header.salt, self.position)
                 bad, reason = (verified, _REMADE) if damaged is None else (damaged, _PROMISED)
-            raise CorruptJournal(path, (bad + 1) * CELL, self._seq_at(found, takes, bad), reason)
-        bad_head = arrays.first_bad(raw, cells, found[found >= verified], header.salt, self.position)
+            raise CorruptJournal(path, (bad + 1) * CELL, _seq_at(found, seqs, bad), reason)
+        bad_head = arrays.first_bad(raw, cells, found[np.searchsorted(found, verified) :], header.salt, self.position)
         if bad_head is not None:
             found = found[found < bad_head]
         end = int(found[-1]) + 1 + int(cells["extent"][found[-1]])
@@ -294,7 +311,7 @@ class Walk:
         if not sealed and any_set(rest):
             bad_reason = "a cell does not check"
         piece = Piece(header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size)
-        seq = self.seq + int(takes[: len(found)].sum())
+        seq = int(seqs[len(found)])
         followed = ordinal != self.ordinals[-1]
         if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):
             raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)
@@ -352,10 +369,6 @@ class Walk:
                     return True
         return False
 
-    def _seq_at(self, found: Index, takes: NDArray[np.uint64], index: int) -> int:
-        """The seq that the first event at cell `index` or later has."""
-        return self.seq + int(takes[: int(np.searchsorted(found, index))].sum())
-
     def _drop_empty(self) -> None:
         """An unsealed last segment without any event is its writer's that never appended: as good as a spare."""
         piece = self.last
@@ -368,7 +381,7 @@ class Walk:
 def context_after(piece: Piece) -> Context:
     """The context at the end of a segment: the one its first mark carries, and the events that change it taken in."""
     context = opening_context(piece)
-    kinds = piece.cells["kind"][piece.heads]
+    kinds = arrays.column(piece.cells, "kind", piece.heads)
     for at in piece.heads[np.isin(kinds, KINDS)].tolist():
         one = piece.cells[at]
         payload = arrays.payload(piece.raw, piece.cells, at)
@@ -394,6 +407,11 @@ def opening_context(piece: Piece) -> Context:
         return Context.from_payload(events.unpack(arrays.payload(piece.raw, piece.cells, 0)))
     except ValueError as error:
         raise CorruptJournal(piece.path, CELL, piece.seq, f"the segment opened mark makes no sense: {error}") from error
+
+
+def _seq_at(found: Index, seqs: NDArray[np.uint64], index: int) -> int:
+    """The seq that the first event at cell `index` or later has."""
+    return int(seqs[np.searchsorted(found, index)])
 
 
 def any_set(raw: memoryview) -> bool:

@@ -1,10 +1,14 @@
-"""A batch: consecutive events as numpy columns. What scan yields and fold takes in."""
+"""A batch: consecutive events as numpy columns. What scan yields and fold takes in.
+
+A segment's batch makes a column when somebody first asks for it: nearly all events are rewards, of which the fold needs
+little more than the values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,35 +34,90 @@ COLUMNS: Final = {
     "value": np.float64,
 }
 
+FOLDED: Final = (*(name for name in COLUMNS if name not in ("form", "step")),)
+"""What the fold needs of a batch: of history, the rest need not be unpacked for it."""
 
-@dataclass(slots=True)
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class _Column(Generic[Scalar]):
+    """An attribute of a batch that is one of its columns."""
+
+    def __set_name__(self, owner: type[Batch], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, batch: None, owner: type[Batch]) -> _Column[Scalar]: ...
+
+    @overload
+    def __get__(self, batch: Batch, owner: type[Batch]) -> NDArray[Scalar]: ...
+
+    def __get__(self, batch: Batch | None, owner: type[Batch]) -> _Column[Scalar] | NDArray[Scalar]:
+        return self if batch is None else batch.column(self._name)
+
+
 class Batch:
     """Events in seq order: columns of equal length n, marks left out, reward batches unpacked to one row per reward."""
 
-    seq: NDArray[np.uint64]
-    time_ns: NDArray[np.int64]
-    kind: NDArray[np.uint16]
-    flags: NDArray[np.uint8]
-    form: NDArray[np.uint16]
-    agent: NDArray[np.uint32]
-    env_index: NDArray[np.uint32]
-    episode: NDArray[np.uint64]
-    step: NDArray[np.uint64]
-    value: NDArray[np.float64]
-    run: NDArray[np.int32]
+    seq = _Column[np.uint64]()
+    time_ns = _Column[np.int64]()
+    kind = _Column[np.uint16]()
+    flags = _Column[np.uint8]()
+    form = _Column[np.uint16]()
+    agent = _Column[np.uint32]()
+    env_index = _Column[np.uint32]()
+    episode = _Column[np.uint64]()
+    step = _Column[np.uint64]()
+    value = _Column[np.float64]()
+    run = _Column[np.int32]()
     """Index into `runs`; -1 for an event outside any run."""
-    runs: list[str]
-    names: list[str]
-    """`names[n - 1]` is the name with number n; holds at least the names that the rows use."""
-    payloads: dict[int, bytes]
-    """Row → msgpack payload, for the rows that carry one."""
-    path: str = segment.DIRECTORY
-    """The file that holds them."""
-    heads: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
-    """Of a segment: each event's first seq and its cell's place there; history has no byte for an event."""
+
+    def __init__(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        length: int,
+        *,
+        runs: list[str],
+        names: list[str],
+        payloads: dict[int, bytes],
+        path: str = segment.DIRECTORY,
+        piece: Piece | None = None,
+    ) -> None:
+        self._columns = dict(columns)
+        self._length = length
+        self.runs = runs
+        self.names = names
+        """`names[n - 1]` is the name with number n; holds at least the names that the rows use."""
+        self.payloads = payloads
+        """Row → msgpack payload, for the rows that carry one."""
+        self.path = path
+        """The file that holds them."""
+        self._piece = piece
+        """Of a segment: where each event lies in it; history has no byte for an event."""
 
     def __len__(self) -> int:
-        return len(self.seq)
+        return self._length
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column; the same array each time."""
+        return self._columns[name]
+
+    def at(self, name: str, row: int) -> Any:
+        """One number of a column, which need not be made for that."""
+        return self.column(name)[row]
+
+    @property
+    def latest_ns(self) -> int:
+        """The newest time."""
+        return int(self.time_ns.max())
+
+    def rare(self) -> NDArray[np.int64]:
+        """The rows that are no rewards."""
+        return np.flatnonzero(self.kind != cell.REWARDED)
+
+    def changes(self) -> NDArray[np.int64]:
+        """The rows whose agent, phase, env_index or episode differs from the row before."""
+        return _changes(self.agent, self.flags, self.env_index, self.episode)
 
     def name(self, number: int) -> str:
         """The name with this number; `"#7"` where the log never gave it."""
@@ -72,39 +131,156 @@ class Batch:
 
     def offset(self, seq: int) -> int:
         """Where in its file an event of this batch lies, in bytes; 0 in a file of history."""
-        return 0 if self.heads is None else _offset(*self.heads, seq)
+        return 0 if self._piece is None else _offset(self._piece, seq)
 
     def cut(self, start: int, stop: int) -> Batch:
         """The rows [start, stop)."""
-        columns: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in COLUMNS}
-        return Batch(
-            **columns,
-            run=self.run[start:stop],
-            runs=self.runs,
-            names=self.names,
-            payloads={row - start: raw for row, raw in self.payloads.items() if start <= row < stop},
-            path=self.path,
-            heads=self.heads,
-        )
+        if (start, stop) == (0, len(self)):
+            return self
+        payloads = {row - start: raw for row, raw in self.payloads.items() if start <= row < stop}
+        return self._of({name: self.column(name)[start:stop] for name in self._names()}, stop - start, payloads)
 
     def take(self, rows: NDArray[np.int64]) -> Batch:
         """These rows, in this order; each at most once."""
-        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
         place = {row: new for new, row in enumerate(rows.tolist())} if self.payloads else {}
+        payloads = {place[row]: raw for row, raw in self.payloads.items() if row in place}
+        return self._of({name: self.column(name)[rows] for name in self._names()}, len(rows), payloads)
+
+    def _names(self) -> Iterable[str]:
+        """Of the columns that it has."""
+        return self._columns
+
+    def _of(self, columns: dict[str, NDArray[Any]], length: int, payloads: dict[int, bytes]) -> Batch:
         return Batch(
-            **columns,
-            run=self.run[rows],
-            runs=self.runs,
-            names=self.names,
-            payloads={place[row]: raw for row, raw in self.payloads.items() if row in place},
-            path=self.path,
-            heads=self.heads,
+            columns, length, runs=self.runs, names=self.names, payloads=payloads, path=self.path, piece=self._piece
         )
 
 
-def _offset(first: NDArray[np.uint64], place: NDArray[np.int64], seq: int) -> int:
+class _Unpacked(Batch):
+    """The events of a checked segment. Knows the first row of each head, and makes a column when it is asked for."""
+
+    def __init__(self, piece: Piece, runs: Runs) -> None:
+        self._heads, self._cells = _events(piece)
+        self._batches = np.flatnonzero(self._cells["kind"] == cell.REWARDS)
+        wrong = unpacking.contradiction(self._cells[self._batches]) if len(self._batches) else None
+        if wrong is not None:
+            index = int(self._batches[wrong[0]])
+            place = piece.offset(int(self._heads[index]))
+            raise CorruptJournal(piece.path, place, int(self._cells["seq"][index]), wrong[1])
+        takes = arrays.takes(self._cells).astype(np.int64)
+        ends = np.cumsum(takes)
+        self._takes, self._begins = takes, ends - takes
+        kind = self._cells["kind"]
+        self._rare = np.flatnonzero((kind != cell.REWARDED) & (kind != cell.REWARDS))
+        with_payload = np.flatnonzero((self._cells["extent"] != 0) & (kind != cell.REWARDS))
+        payloads = {
+            row: bytes(arrays.payload(piece.raw, piece.cells, at))
+            for row, at in zip(self._begins[with_payload].tolist(), self._heads[with_payload].tolist(), strict=True)
+        }
+        rare = list(zip(self.rare().tolist(), kind[self._rare].tolist(), strict=True))
+        try:
+            self._runs, ids = runs.follow(rare, payloads)
+        except ValueError as error:
+            seq = self._seq(runs.row)
+            raise CorruptJournal(piece.path, _offset(piece, seq), seq, str(error)) from error
+        length = int(ends[-1]) if len(ends) else 0
+        super().__init__(
+            {}, length, runs=ids, names=runs.context.names, payloads=payloads, path=piece.path, piece=piece
+        )
+
+    def column(self, name: str) -> NDArray[Any]:
+        made = self._columns.get(name)
+        if made is None:
+            made = self._columns[name] = self._make(name)
+        return made
+
+    def at(self, name: str, row: int) -> Any:
+        made = self._columns.get(name)
+        if made is not None:
+            return made[row]
+        if name == "seq":
+            return self._seq(row)
+        index = self._index(row)
+        if int(self._cells["kind"][index]) != cell.REWARDS or name in ("time_ns", "flags", "agent"):
+            return self._cells[name][index]
+        place = unpacking.PLACES.index(name) if name in unpacking.PLACES else None
+        if place is not None and not int(self._cells["form"][index]) >> 2 * place & 3:
+            return self._cells[name][index]
+        return self.column(name)[row]
+
+    def _names(self) -> Iterable[str]:
+        return (*COLUMNS, "run")
+
+    @property
+    def latest_ns(self) -> int:
+        return int(self._cells["time_ns"].max())
+
+    def rare(self) -> NDArray[np.int64]:
+        return self._begins[self._rare]
+
+    def changes(self) -> NDArray[np.int64]:
+        for place, name in enumerate(unpacking.PLACES):
+            if name != "step" and (self._cells["form"][self._batches] >> 2 * place & 3).any():
+                return super().changes()
+        # Within a batch nothing changes.
+        return self._begins[_changes(*(self._cells[name] for name in ("agent", "flags", "env_index", "episode")))]
+
+    def _index(self, row: int) -> int:
+        return int(self._begins.searchsorted(row, side="right")) - 1 if len(self._batches) else row
+
+    def _seq(self, row: int) -> int:
+        index = self._index(row)
+        return int(self._cells["seq"][index]) + row - int(self._begins[index])
+
+    def _make(self, name: str) -> NDArray[Any]:
+        if name == "run":
+            return _filled(self._length, self._runs)
+        if not len(self._batches):
+            return np.ascontiguousarray(self._cells[name])
+        if name in unpacking.UNPACKED:
+            column = np.empty(self._length, dtype=COLUMNS[name])
+            single = np.ones(len(self._cells), dtype=bool)
+            single[self._batches] = False
+            column[self._begins[single]] = self._cells[name][single]
+            piece = self._piece
+            assert piece is not None
+            unpacking.unpack(
+                piece.raw, piece.cells, self._heads[self._batches], {name: column}, self._begins[self._batches]
+            )
+            return column
+        found = np.array(self._cells[name])
+        if name == "kind":
+            found[self._batches] = cell.REWARDED
+        elif name == "form":
+            found[self._batches] = 0
+        elif name == "seq":
+            found -= self._begins.astype(np.uint64)
+        column = np.repeat(found, self._takes)
+        if name == "seq":
+            column += np.arange(self._length, dtype=np.uint64)
+        return column
+
+
+def _events(piece: Piece) -> tuple[arrays.Index, arrays.Cells]:
+    """The heads of a piece that are events, and their cells."""
+    is_event = arrays.column(piece.cells, "kind", piece.heads) < cell.MARK_FIRST
+    found = piece.heads if is_event.all() else piece.heads[is_event]
+    return found, arrays.at(piece.cells, found)
+
+
+def _offset(piece: Piece, seq: int) -> int:
     """The byte of the cell that holds event `seq`: the last one that begins at or before it."""
-    return (int(place[np.searchsorted(first, np.uint64(seq), side="right") - 1]) + 1) * cell.CELL
+    heads, cells = _events(piece)
+    return piece.offset(int(heads[np.searchsorted(cells["seq"], np.uint64(seq), side="right") - 1]))
+
+
+def _changes(
+    agent: NDArray[Any], flags: NDArray[Any], env_index: NDArray[Any], episode: NDArray[Any]
+) -> NDArray[np.int64]:
+    changed = np.zeros(len(agent), dtype=bool)
+    for column in (agent, flags & cell.EVAL, env_index, episode):
+        changed[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(changed)
 
 
 class Runs:
@@ -116,17 +292,21 @@ class Runs:
         self.row = 0
         """The row that is looked at, for who must say which one it was."""
 
-    def column(self, kind: NDArray[np.uint16], payloads: dict[int, bytes]) -> tuple[NDArray[np.int32], list[str]]:
-        """The run column of the next rows, and the list it points into."""
-        column = np.full(len(kind), self._number(self.context.run), dtype=np.int32)
-        rare = np.flatnonzero(np.isin(kind, (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.NAME_GIVEN)))
-        for row in rare.tolist():
-            self.row, code = row, int(kind[row])
-            raw = payloads.get(row)
-            self.context.apply(code, 0, 0, 0, 0, events.unpack(raw) if raw else None)
-            # A run's last event still belongs to it.
-            column[row + (code == cell.RUN_ENDED) :] = self._number(self.context.run)
-        return column, self._ids
+    def follow(
+        self, rare: list[tuple[int, int]], payloads: dict[int, bytes]
+    ) -> tuple[list[tuple[int, int]], list[str]]:
+        """From which row on which run it is, by its place in a list, and that list.
+
+        `rare` are (row, kind) of all events that are no rewards.
+        """
+        since = [(0, self._number(self.context.run))]
+        for self.row, code in rare:
+            if code in _FOLLOWED:
+                raw = payloads.get(self.row)
+                self.context.apply(code, 0, 0, 0, 0, events.unpack(raw) if raw else None)
+                # A run's last event still belongs to it.
+                since.append((self.row + (code == cell.RUN_ENDED), self._number(self.context.run)))
+        return since, self._ids
 
     def _number(self, run: str | None) -> int:
         if run is None:
@@ -138,9 +318,20 @@ class Runs:
         return len(self._ids) - 1
 
 
+_FOLLOWED: Final = (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.NAME_GIVEN)
+
+
+def _filled(length: int, since: list[tuple[int, int]]) -> NDArray[np.int32]:
+    """The run column that `Runs.follow` tells of."""
+    column = np.empty(length, dtype=np.int32)
+    for row, number in since:
+        column[row:] = number
+    return column
+
+
 def parts(piece: Piece) -> Iterator[Piece]:
     """A piece in stretches of its heads, of at most `ROWS` events each or one reward batch: bounded when unpacked."""
-    rows = np.cumsum(arrays.takes(piece.cells[piece.heads]), dtype=np.uint64)
+    rows = np.cumsum(arrays.takes(piece.cells, piece.heads), dtype=np.uint64)
     start = 0
     while start < len(piece.heads):
         before = int(rows[start - 1]) if start else 0
@@ -151,53 +342,4 @@ def parts(piece: Piece) -> Iterator[Piece]:
 
 def unpack(piece: Piece, runs: Runs) -> Batch:
     """All events of a checked segment. Raises `CorruptJournal` where a reward batch contradicts itself."""
-    heads = piece.heads[piece.cells["kind"][piece.heads] < cell.MARK_FIRST]
-    found = piece.cells[heads]
-    kind = found["kind"].copy()
-    payloads: dict[int, bytes] = {}
-    with_payload = np.flatnonzero(found["extent"])
-    is_batch = kind == cell.REWARDS
-    columns = {name: found[name] for name in COLUMNS}
-    if is_batch.any():
-        columns = _expand(piece, heads, found, is_batch)
-        # Where each head's first row lies, now that batches take many.
-        count = arrays.takes(found)
-        row_of = (np.cumsum(count) - count).astype(np.int64)
-        with_payload = with_payload[~is_batch[with_payload]]
-        rows = row_of[with_payload].tolist()
-    else:
-        columns = {name: np.ascontiguousarray(column) for name, column in columns.items()}
-        rows = with_payload.tolist()
-    for row, at in zip(rows, heads[with_payload].tolist(), strict=True):
-        payloads[row] = bytes(arrays.payload(piece.raw, piece.cells, at))
-    try:
-        run, ids = runs.column(columns["kind"], payloads)
-    except ValueError as error:
-        seq = int(columns["seq"][runs.row])
-        raise CorruptJournal(piece.path, _offset(found["seq"], heads, seq), seq, str(error)) from error
-    return Batch(
-        **columns,
-        run=run,
-        runs=ids,
-        names=runs.context.names,
-        payloads=payloads,
-        path=piece.path,
-        heads=(np.ascontiguousarray(found["seq"]), heads),
-    )
-
-
-def _expand(piece: Piece, heads: arrays.Index, found: arrays.Cells, is_batch: NDArray[np.bool_]) -> dict[str, Any]:
-    batches = np.flatnonzero(is_batch)
-    wrong = unpacking.contradiction(found[batches])
-    if wrong is not None:
-        at = int(batches[wrong[0]])
-        raise CorruptJournal(piece.path, piece.offset(int(heads[at])), int(found["seq"][at]), wrong[1])
-    count = arrays.takes(found).astype(np.int64)
-    columns = {name: np.repeat(found[name], count) for name in COLUMNS}
-    begin = np.cumsum(count) - count
-    columns["seq"] += (np.arange(len(columns["seq"])) - np.repeat(begin, count)).astype(np.uint64)
-    unpacking.unpack(piece.raw, piece.cells, heads[batches], columns, begin[batches])
-    in_batch = columns["kind"] == cell.REWARDS
-    columns["kind"][in_batch] = cell.REWARDED
-    columns["form"][in_batch] = 0
-    return columns
+    return _Unpacked(piece, runs)

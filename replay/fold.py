@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
-
 from journal import cell
 from journal.errors import CorruptJournal
 from journal.events import kind_name
@@ -34,8 +32,8 @@ def fold(state: State, batch: Batch) -> State:
         return state
     _Fold(state, batch).run()
     state.events += len(batch)
-    state.last_seq = int(batch.seq[-1])
-    state.last_time_ns = max(state.last_time_ns, int(batch.time_ns.max()))
+    state.last_seq = int(batch.at("seq", len(batch) - 1))
+    state.last_time_ns = max(state.last_time_ns, batch.latest_ns)
     return state
 
 
@@ -53,29 +51,28 @@ class _Fold(Rewards):
         try:
             self._take_in()
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            seq, kind = int(self.batch.seq[self._row]), kind_name(int(self.batch.kind[self._row]))
+            seq, kind = int(self.batch.at("seq", self._row)), kind_name(int(self.batch.at("kind", self._row)))
             reason = f"the {kind} of seq {seq} makes no sense: {' '.join(str(error).split())[:200]}"
             raise CorruptJournal(self.batch.path, self.batch.offset(seq), seq, reason) from error
 
     def _take_in(self) -> None:
-        rewarded = self.batch.kind == cell.REWARDED
         finish: list[tuple[int, Callable[[], None]]] = []
         start = 0
-        for row in [*np.flatnonzero(~rewarded).tolist(), len(self.batch)]:
+        for row in [*self.batch.rare().tolist(), len(self.batch)]:
             if start < row:
                 self.assign(start, row)
             if row < len(self.batch):
                 self._row = row
-                rule = _RULES.get(int(self.batch.kind[row]))
+                rule = _RULES.get(int(self.batch.at("kind", row)))
                 if rule is not None:
                     finish.append((row, rule(self, row)))
             start = row + 1
-        self.sum(np.flatnonzero(rewarded))
+        self.sum()
         for self._row, finish_one in finish:
             finish_one()
 
     def _time(self, row: int) -> int:
-        return int(self.batch.time_ns[row])
+        return int(self.batch.at("time_ns", row))
 
     def _current(self) -> Run | None:
         return self.state.runs.get(self.state.current_run or "")
@@ -175,11 +172,11 @@ class _Fold(Rewards):
     def episode_started(self, row: int) -> Callable[[], None]:
         """Opens it; one that was still open in this sub-environment was left by a process that is gone."""
         fields = self.batch.fields(row)
-        agent, phase, env_index = self.agent_at(row), self.phase_at(row), int(self.batch.env_index[row])
-        now, now_ns = float(self.batch.value[row]), self._time(row)
+        agent, phase, env_index = self.agent_at(row), self.phase_at(row), int(self.batch.at("env_index", row))
+        now, now_ns = float(self.batch.at("value", row)), self._time(row)
         left = agent.open.pop((phase, env_index), None)
         agent.open[phase, env_index] = OpenEpisode(
-            int(self.batch.episode[row]), fields.get("entry"), fields.get("seed"), now_ns, now_ns
+            int(self.batch.at("episode", row)), fields.get("entry"), fields.get("seed"), now_ns, now_ns
         )
 
         def finish() -> None:
@@ -196,11 +193,11 @@ class _Fold(Rewards):
         episode = self.open_at(row)
         if episode is None:
             return _nothing  # An end without a start says nothing about steps.
-        del agent.open[phase, int(self.batch.env_index[row])]
+        del agent.open[phase, int(self.batch.at("env_index", row))]
 
         def finish() -> None:
             self._touch(row)
-            _clock(agent, phase, float(self.batch.value[row]), self._time(row), -1, self.state.current_run)
+            _clock(agent, phase, float(self.batch.at("value", row)), self._time(row), -1, self.state.current_run)
             agent.spent_closed[phase].add_episode(*episode.figures())
             metrics = self.batch.fields(row).get("metrics")
             episode.count_in(agent.trends[phase], self.state.current_run, self._time(row), metrics)
@@ -234,7 +231,7 @@ class _Fold(Rewards):
     def checkpoint_saved(self, row: int) -> Callable[[], None]:
         """Keeps the lineage of every member as it is now, to go back to."""
         fields = self.batch.fields(row)
-        saver = self.batch.name(int(self.batch.agent[row]))
+        saver = self.batch.name(int(self.batch.at("agent", row)))
         agents = [self.named(str(name)) for name in fields.get("members") or (saver,)]
 
         def finish() -> None:
@@ -242,12 +239,12 @@ class _Fold(Rewards):
             for agent in agents:
                 agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
                 checkpoint = Checkpoint(
-                    int(self.batch.seq[row]),
+                    int(self.batch.at("seq", row)),
                     saver,
                     str(fields.get("path")),
                     str(fields.get("sha256")),
                     int(fields.get("size", 0)),
-                    int(self.batch.episode[row]),
+                    int(self.batch.at("episode", row)),
                     self._time(row),
                     self.state.current_run,
                     agent.lineage.copy(),
@@ -261,7 +258,7 @@ class _Fold(Rewards):
     def rewound(self, row: int) -> Callable[[], None]:
         """What came after the checkpoint is superseded: spent, not effective."""
         fields = self.batch.fields(row)
-        saver = self.batch.name(int(self.batch.agent[row]))
+        saver = self.batch.name(int(self.batch.at("agent", row)))
         agents = [self.named(str(name)) for name in fields.get("members") or (saver,)]
         cut = self._cut(agents)
 

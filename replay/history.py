@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Any, Final, Self, cast
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from journal import arrays, cell, segment
+from journal.ahead import ahead
 from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
@@ -209,14 +210,20 @@ class RowGroup:
             return self.file.read_row_group(self.number, columns=list(columns)).combine_chunks()
 
 
-def read(storage: Storage, manifest: Manifest, since: int) -> Iterator[Batch]:
-    """Batches of the events from `since` (or a little before it) to the manifest's base.
+def read(
+    storage: Storage, manifest: Manifest, since: int, columns: Collection[str] | None = None
+) -> Generator[Batch, None, None]:
+    """Batches of the events from `since` (or a little before it) to the manifest's base, with these columns, or all.
 
-    Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory: a
-    row group.
+    Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory:
+    two row groups, as the next one is unpacked while one is looked at.
     """
+    return ahead(_batches(storage, manifest, since, lossless.read_columns(columns)))
+
+
+def _batches(storage: Storage, manifest: Manifest, since: int, columns: list[str]) -> Iterator[Batch]:
     for group in row_groups(storage, manifest, since):
-        rows = group.read(lossless.READ)
+        rows = group.read(columns)
         with reading(group.path, group.first):
             batch = lossless.to_batch(rows, group.names)
         batch.path = group.path
@@ -315,7 +322,7 @@ def chain(storage: Storage, path: str, start: bytes) -> Iterator[Promise]:
     The chain behind it is `describe(storage, path).end.chain`, which is checked too when the iterator ends.
     """
     for piece in pieces(storage, path, start):
-        kinds = piece.cells["kind"][piece.heads]
+        kinds = arrays.column(piece.cells, "kind", piece.heads)
         at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
         for stated in piece.cells[at].view(arrays.PROMISE_DTYPE):
             yield Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))

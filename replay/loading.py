@@ -12,6 +12,7 @@ from journal.errors import CorruptJournal, HistoryDropped, NotAJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
+from replay.batch import FOLDED
 from replay.fold import fold
 from replay.scan import check_kept, scan
 from replay.state import State
@@ -62,7 +63,7 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
         foundation(storage, manifest)
         check_kept(manifest, state.events)  # There is one, but the moment lies before it.
     state.storage = storage
-    for batch in scan(storage, since=state.events, until=until):
+    for batch in scan(storage, since=state.events, until=until, columns=FOLDED):
         if before_ns is not None:
             running = np.maximum(np.maximum.accumulate(batch.time_ns), state.last_time_ns)
             stop = int(np.searchsorted(running, before_ns, side="right"))
@@ -86,7 +87,7 @@ def with_trends(state: State) -> State:
         return state
     whole = State(state.journal_id)
     try:
-        for batch in scan(state.storage, until=state.events):
+        for batch in scan(state.storage, until=state.events, columns=FOLDED):
             fold(whole, batch)
     except HistoryDropped:
         return state

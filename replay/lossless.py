@@ -9,6 +9,7 @@ checksums are not kept but computed again, which also checks them. Marks stand w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
     `before` is the index of the cell after the last event taken so far; the cells from there to the first event here
     are its marks. Returns the rows, and that index for the next call.
     """
-    found = piece.cells[piece.heads]
+    found = arrays.at(piece.cells, piece.heads)
     takes = arrays.takes(found)
     is_event = takes > 0
     at, takes = piece.heads[is_event], takes[is_event]
@@ -71,17 +72,21 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
     return pa.Table.from_arrays(columns, schema=SCHEMA), int(ends[-1]) if len(ends) else before
 
 
+def read_columns(names: Collection[str] | None) -> list[str]:
+    """The columns that `to_batch` needs for a batch that has these, or all."""
+    return READ if names is None else [*(_COLUMN_OF[name] for name in names), "payload"]
+
+
 def to_batch(rows: pa.Table, names: list[str]) -> Batch:
-    """The batch of rows that hold at least the columns `READ`, all of one chunk."""
-    run = _chunk(rows, "run")
-    columns: dict[str, Any] = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
-    return Batch(
-        **columns,
-        run=run.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
-        runs=run.dictionary.to_pylist(),
-        names=names,
-        payloads=_rare(rows, "payload"),
-    )
+    """The batch of rows, all of one chunk; it has those of its columns that the rows have, and needs the payloads."""
+    held = set(rows.column_names)
+    columns: dict[str, Any] = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items() if name in held}
+    runs: list[str] = []
+    if "run" in held:
+        run = _chunk(rows, "run")
+        columns["run"] = run.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        runs = run.dictionary.to_pylist()
+    return Batch(columns, rows.num_rows, runs=runs, names=names, payloads=_rare(rows, "payload"))
 
 
 def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:

@@ -37,7 +37,7 @@ class Head(NamedTuple):
 
 def heads_of(piece: Piece) -> Iterator[Head]:
     """Every promise in a piece whose chain was followed, and the chain behind its seal, which the next writer notes."""
-    kinds = piece.cells["kind"][piece.heads]
+    kinds = arrays.column(piece.cells, "kind", piece.heads)
     at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
     for index in at.tolist():
         promise = _promise(piece, index)
@@ -54,7 +54,7 @@ def lost_heads(piece: Piece, seq: int, start: bytes | None) -> Iterator[Head]:
     take it alone. The chain up to where it stood is the proof all the same. It stood behind the event, or behind marks
     that follow it. `start` is the chain at the piece's beginning, None if it is not known.
     """
-    following = piece.seq + np.cumsum(arrays.takes(piece.cells[piece.heads]), dtype=np.uint64)
+    following = piece.seq + np.cumsum(arrays.takes(piece.cells, piece.heads), dtype=np.uint64)
     done, value = 0, start
     for number in np.flatnonzero(following == seq + 1).tolist():
         at = int(piece.heads[number])

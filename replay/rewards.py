@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +15,26 @@ from replay.state import Agent, OpenEpisode, State
 from replay.totals import PHASES, Phase
 
 # Few changes of episode within a stretch of rewards (one environment) are walked; many (interleaved ones) are grouped.
-_WALKED_CHANGES = 16
+_WALKED_CHANGES: Final = 16
+_WALKED_ROWS: Final = 256
+"""Rewards from change to change, on average, above which many changes are walked too."""
 
 
 class Rewards:
-    """The rewards of one batch: stretches of them are given slots, one per episode, and all are summed at once."""
+    """The rewards of one batch: stretches of them are given slots, one per episode, and then summed."""
 
     def __init__(self, state: State, batch: Batch) -> None:
         self.state = state
         self.batch = batch
         self._slots: list[OpenEpisode] = []
         self._slot_of: dict[int, int] = {}
-        self._slot = np.zeros(len(batch), dtype=np.int64)
-        self._changes = self._find_changes()
+        self._assigned: list[tuple[int, int, int | NDArray[np.int64]]] = []
+        """Stretches in order: first row, the row behind the last, the slot of all or of each."""
+        self._changes = batch.changes()
 
     def agent_at(self, row: int) -> Agent:
         """The agent of a row."""
-        return self.named(self.batch.name(int(self.batch.agent[row])))
+        return self.named(self.batch.name(int(self.batch.at("agent", row))))
 
     def named(self, name: str) -> Agent:
         """The agent of this name, a new one where there was none."""
@@ -40,28 +45,19 @@ class Rewards:
 
     def phase_at(self, row: int) -> Phase:
         """The phase of a row."""
-        return PHASES[int(self.batch.flags[row]) & EVAL]
+        return PHASES[int(self.batch.at("flags", row)) & EVAL]
 
     def open_at(self, row: int) -> OpenEpisode | None:
         """The open episode that the row names, if it is that one that is open."""
-        episode = self.agent_at(row).open.get((self.phase_at(row), int(self.batch.env_index[row])))
-        return episode if episode is not None and episode.episode == int(self.batch.episode[row]) else None
-
-    def _find_changes(self) -> NDArray[np.bool_]:
-        """Rows whose agent, phase, env_index or episode differs from the row before."""
-        batch = self.batch
-        changes = np.zeros(len(batch), dtype=bool)
-        for column in (batch.agent, batch.flags & EVAL, batch.env_index, batch.episode):
-            changes[1:] |= column[1:] != column[:-1]
-        return changes
+        episode = self.agent_at(row).open.get((self.phase_at(row), int(self.batch.at("env_index", row))))
+        return episode if episode is not None and episode.episode == int(self.batch.at("episode", row)) else None
 
     def assign(self, start: int, stop: int) -> None:
         """Give the rewards [start, stop), between two rare events, their slots."""
-        first = np.flatnonzero(self._changes[start + 1 : stop]) + start + 1
-        if len(first) < _WALKED_CHANGES:
-            bounds = [start, *first.tolist(), stop]
-            for begin, end in pairwise(bounds):
-                self._slot[begin:end] = self._slot_for(begin, end - 1)
+        first = self._changes[slice(*np.searchsorted(self._changes, (start + 1, stop)))]
+        if len(first) < _WALKED_CHANGES or len(first) * _WALKED_ROWS < stop - start:
+            for begin, end in pairwise([start, *first.tolist(), stop]):
+                self._assigned.append((begin, end, self._slot_for(begin, end - 1)))
             return
         batch = self.batch
         code = np.zeros(stop - start, dtype=np.int64)
@@ -76,7 +72,7 @@ class Rewards:
         slots = np.zeros(len(firsts), dtype=np.int64)
         for group in np.argsort(firsts).tolist():
             slots[group] = self._slot_for(start + int(firsts[group]), start + int(lasts[group]))
-        self._slot[start:stop] = slots[code]
+        self._assigned.append((start, stop, slots[code]))
 
     def _slot_for(self, row: int, last: int) -> int:
         """The slot of the episode that the reward in `row` belongs to; `last` is the last such row of this stretch."""
@@ -85,7 +81,7 @@ class Rewards:
         episode = self.open_at(row)
         if episode is None:
             episode = agent.strays.setdefault(phase, OpenEpisode(0))
-        episode.last_ns = max(episode.last_ns, int(self.batch.time_ns[last]))
+        episode.last_ns = max(episode.last_ns, int(self.batch.at("time_ns", last)))
         agent.last_updated_ns = max(agent.last_updated_ns, episode.last_ns)
         slot = self._slot_of.get(id(episode))
         if slot is None:
@@ -93,12 +89,16 @@ class Rewards:
             self._slots.append(episode)
         return slot
 
-    def sum(self, rows: NDArray[np.intp]) -> None:
-        """Add the rewards in `rows` to their episodes, in order."""
-        if not self._slots:
-            return
-        slot = self._slot[rows]
-        value = self.batch.value[rows]
+    def sum(self) -> None:
+        """Add all rewards to their episodes, in order."""
+        for start, stop, slot in self._assigned:
+            value = self.batch.value[start:stop]
+            if isinstance(slot, int):
+                _add(self._slots[slot], value)
+            else:
+                self._add_mixed(slot, value)
+
+    def _add_mixed(self, slot: NDArray[np.int64], value: NDArray[np.float64]) -> None:
         finite = np.isfinite(value)
         sums = np.array([episode.reward for episode in self._slots])
         steps = np.bincount(slot, minlength=len(sums))
@@ -116,3 +116,24 @@ class Rewards:
             episode.steps += count
             episode.nan_rewards += nans
             episode.infinite_rewards += infinites
+
+
+def _add(episode: OpenEpisode, value: NDArray[np.float64]) -> None:
+    """Add the rewards of one episode, one after the other, as the caller's own `total += reward` does."""
+    episode.steps += len(value)
+    total = _sum_after(episode.reward, value)
+    # Neither NaN nor infinity leaves a sum that they are in, so nobody need look for them in a finite one.
+    if not math.isfinite(total):
+        finite = np.isfinite(value)
+        episode.nan_rewards += int(np.isnan(value).sum())
+        episode.infinite_rewards += int(np.isinf(value).sum())
+        total = _sum_after(episode.reward, value[finite])
+    episode.reward = total
+
+
+def _sum_after(total: float, value: NDArray[np.float64]) -> float:
+    """`total`, and each value added to it in turn. `accumulate` is sequential, unlike a reduction."""
+    sums = np.empty(len(value) + 1)
+    sums[0], sums[1:] = total, value
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.add.accumulate(sums, out=sums)[-1])

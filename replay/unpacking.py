@@ -17,8 +17,12 @@ from journal.arrays import Cells, Index
 from journal.batch import CONSECUTIVE, CONSTANT, payload_length
 from journal.cell import CELL, extent_of
 
-_PLACES: Final = ("episode", "step", "env_index")
+PLACES: Final = ("episode", "step", "env_index")
 """The columns that have a form, two bits each, in this order."""
+UNPACKED: Final = (*PLACES, "value")
+"""The columns in which the rewards of one batch may differ."""
+_LARGE: Final = 512
+"""Rewards of a batch that is worth a call of its own."""
 
 
 def contradiction(heads: Cells) -> tuple[int, str] | None:
@@ -38,26 +42,43 @@ def contradiction(heads: Cells) -> tuple[int, str] | None:
 def unpack(raw: memoryview, cells: Cells, at: Index, columns: dict[str, NDArray[Any]], begin: Index) -> None:
     """Write the rows of the batches whose heads are at the indices `at` into `columns`, the first of each at `begin`.
 
-    The heads must not contradict themselves.
+    The heads must not contradict themselves. Only the given columns are written, `UNPACKED` or some of them.
     """
     matrix = np.frombuffer(raw, dtype=np.uint8, count=len(cells) * CELL).reshape(-1, CELL)
-    heads = cells[at]
+    heads = arrays.at(cells, at)
     for count, form, members in _shapes(heads):
-        rows = begin[members][:, None] + np.arange(count)
         extent = extent_of(payload_length(count, form))[0]
-        payload = matrix[(at[members] + 1)[:, None] + np.arange(extent)].reshape(len(members), -1)
-        offset = 0
-        for place, name in enumerate(_PLACES):
-            column = columns[name]
-            base = heads[name][members].astype(column.dtype)[:, None]
-            one = form >> (2 * place) & 3
+        stretches = [np.array([member]) for member in members.tolist()] if count >= _LARGE else [members]
+        for some in stretches:
+            if len(some) == 1:
+                first = int(begin[some[0]])
+                rows: Any = slice(first, first + count)
+                after = int(at[some[0]]) + 1
+                payload = matrix[after : after + extent].reshape(1, -1)
+            else:
+                rows = begin[some][:, None] + np.arange(count)
+                payload = matrix[(at[some] + 1)[:, None] + np.arange(extent)].reshape(len(some), -1)
+            _unpack(count, form, heads[some], payload, columns, rows)
+
+
+def _unpack(
+    count: int, form: int, heads: Cells, payload: NDArray[np.uint8], columns: dict[str, NDArray[Any]], rows: Any
+) -> None:
+    """Batches of one shape: a row of `payload` and of `rows` for each."""
+    offset = 0
+    for place, name in enumerate(PLACES):
+        one = form >> (2 * place) & 3
+        column = columns.get(name)
+        if column is not None:
+            base = heads[name].astype(column.dtype)[:, None]
             if one == CONSTANT:
                 column[rows] = base
             elif one == CONSECUTIVE:
                 column[rows] = base + np.arange(count, dtype=column.dtype)
             else:
                 column[rows] = base + _cut(payload, offset, count, "<u4").astype(column.dtype)
-                offset += 4 * count
+        offset += 0 if one in (CONSTANT, CONSECUTIVE) else 4 * count
+    if "value" in columns:
         columns["value"][rows] = _cut(payload, offset, count, "<f8")
 
 
@@ -71,7 +92,7 @@ def pack(heads: Cells, columns: dict[str, NDArray[Any]], begin: Index) -> Iterat
         extent = extent_of(payload_length(count, form))[0]
         payload = np.zeros((len(members), extent * CELL), dtype=np.uint8)
         offset = 0
-        for place, name in enumerate(_PLACES):
+        for place, name in enumerate(PLACES):
             if form >> (2 * place) & 3 not in (CONSTANT, CONSECUTIVE):
                 column = columns[name]
                 listed = column[rows] - heads[name][members].astype(column.dtype)[:, None]

@@ -150,7 +150,7 @@ class _Verification:
         if contents is not None:
             contents.begin(self._found)
         try:
-            walk = Walk(self._storage, self._manifest, live=self._live)
+            walk = Walk(self._storage, self._manifest, live=self._live, ahead=True)
             for piece in self._pieces(walk):
                 if self._expect is not None:
                     for head in (*heads_of(piece), *lost_heads(piece, self._expect.seq, start)):

@@ -132,3 +132,27 @@ def test_the_largest_payload_is_below_4_mib() -> None:
     assert cell.PAYLOAD_MAX == 4_194_240 < 4 << 20
     assert cell.extent_of(0) == (0, 0)
     assert cell.extent_of(1) == (1, 63)
+
+
+def test_heads_are_found_alike_however_many_of_one_extent_follow_each_other() -> None:
+    """They are looked at many at once; held against looking at one after the other."""
+    rng = np.random.default_rng(11)
+    for trial in range(300):
+        cells = np.zeros(int(rng.integers(1, 700)), dtype=arrays.CELL_DTYPE)
+        cells["kind"] = cell.REWARDED
+        if trial % 3 == 0:
+            cells["extent"] = rng.integers(0, 4, len(cells))
+        elif trial % 3 == 1:
+            cells["extent"][rng.integers(0, len(cells), 3)] = rng.integers(0, 9)
+        else:
+            cells["extent"] = rng.integers(0, 3)
+        if trial % 2:
+            cells["kind"][rng.integers(0, len(cells))] = 0
+        expected, at = [], 0
+        while at < len(cells) and cells["kind"][at] and at + int(cells["extent"][at]) < len(cells):
+            expected.append(at)
+            at += 1 + int(cells["extent"][at])
+        found = arrays.heads(cells)
+        assert found.tolist() == expected
+        assert arrays.at(cells, found).tobytes() == cells[found].tobytes()
+        assert arrays.column(cells, "extent", found).tolist() == cells["extent"][found].tolist()
