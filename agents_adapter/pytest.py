@@ -6,13 +6,15 @@
 
 Without options the ini file's `market_data`, `market_symbol` and `market_timeframe` count, then the environment's
 `JOURNAL_DATA`. Bad data ends the session before any test, with all findings; where there is no data, the tests that
-ask for it are skipped, with the reason. Nothing is read unless a test asks for `market_bars`. Where your tests have
-options of these names, leave the plugin out: `-p no:market-data`.
+ask for it are skipped, with the reason. Nothing is read unless a test asks for `market_bars`. Where a suite has a
+`--symbol` or `--timeframe` of its own, that is the suite's, and the ini file names what is meant here; where it has its
+own `--data-dir`, leave the plugin out: `-p no:market-data`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,16 +27,34 @@ _OPTIONS = {
     "--symbol": ("market_symbol", "whose bars, as the file's name begins"),
     "--timeframe": ("market_timeframe", "how long a bar is, as the file's name goes on"),
 }
+"""Each with its entry of the ini file, under which its value is kept, too."""
 _BARS: pytest.StashKey[Bars] = pytest.StashKey()
 _REASON: pytest.StashKey[str] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The three options and their defaults in the ini file."""
-    group = parser.getgroup("market data")
+    """The defaults in the ini file, and the one option whose value pytest must not take for a path of tests."""
     for option, (ini, told) in _OPTIONS.items():
         parser.addini(ini, f"{told} (default of {option})", default="")
-        group.addoption(option, default=None, help=told)
+    _add(parser, "--data-dir")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Iterator[None]:
+    """The other options come after those of the tests' own conftest.py, which may have taken the names."""
+    yield
+    for option in ("--symbol", "--timeframe"):
+        try:
+            _, unknown = parser.parse_known_and_unknown_args([f"{option}=X"])
+        except pytest.UsageError:
+            continue  # It is known, and takes no such value.
+        if unknown:
+            _add(parser, option)
+
+
+def _add(parser: pytest.Parser, option: str) -> None:
+    name, told = _OPTIONS[option]
+    parser.getgroup("market data").addoption(option, dest=name, default=None, help=told)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -76,10 +96,10 @@ def market_bars(request: pytest.FixtureRequest) -> Bars:
 
 
 def _configured(config: pytest.Config, option: str) -> str | None:
-    given: Any = config.getoption(option, None)
+    ini, _ = _OPTIONS[option]
+    given: Any = config.getoption(ini, None)
     if given:
         return str(given)
-    ini, _ = _OPTIONS[option]
     default = str(config.getini(ini))
     if ini == "market_data" and default and config.inipath is not None:
         return os.path.join(config.inipath.parent, default)

@@ -134,10 +134,15 @@ def test_missing_data_skips_the_tests_that_need_it_with_the_reason(place: Path) 
 
 
 def test_it_stays_out_of_the_way(place: Path) -> None:
-    """Nothing is read unless a test asks for it; where a suite has its own --symbol, the plugin can be left out."""
+    """Nothing is read unless a test asks for it, and a suite's own options are its own."""
     suite = "def test_mine():\n    pass\n"
     code, output = session(place.parent, "--data-dir", "nowhere", suite=suite)
     assert code == 0 and "1 passed" in output, output
-    (place.parent / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--symbol')\n")
-    code, output = session(place.parent, "-p", "no:market-data", "--symbol", "mine", suite=suite)
+    own = "def pytest_addoption(parser): parser.addoption('--symbol', type=int); parser.addoption('--timeframe')\n"
+    (place.parent / "conftest.py").write_text(own)
+    mine = SUITE + "def test_mine(request):\n    assert request.config.getoption('--symbol') == 7\n"
+    code, output = session(place.parent, "--symbol", "7", ini="market_data = bars\nmarket_symbol = XAUUSD+", suite=mine)
+    assert code == 0 and "3 passed" in output, output
+    (place.parent / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--data-dir')\n")
+    code, output = session(place.parent, "-p", "no:market-data", "--data-dir", "mine", suite=suite)
     assert code == 0 and "1 passed" in output, output
