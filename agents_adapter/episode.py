@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from journal.cell import EVAL
 from journal.errors import EventRejected, JournalClosed
-from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, payload_of
+from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, pack, payload_of
 from replay.seen import SeenBars
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Episode:
         position: int | None = None,
         seed: int | None = None,
     ) -> None:
-        """Records EpisodeStarted; `position` is the number of the entry among all that the run has planned."""
+        """Nothing is recorded yet; `position` is the number of the entry among all that the run has planned."""
         self._track = track
         self._agent = track.number
         self._flags = EVAL if phase == "eval" else 0
@@ -77,12 +78,10 @@ class Episode:
         self.heard: Callable[[float], object] | None = None
         """Who listens."""
         self._record = track.recorder.reward
-        like, payload = _STARTED, b""
-        if entry is not None or seed is not None:
-            params = None if entry is None else entry.params
-            like = EpisodeStarted(agent=_ANY, episode=0, seed=self.seed, entry=position, params=params)
-            payload = payload_of(like)
-        track.recorder.episode(like, payload, self._agent, number, env_index, self._flags)
+
+    def begin(self) -> None:
+        """Record EpisodeStarted."""
+        begin((self,))
 
     @property
     def start(self) -> int:
@@ -162,7 +161,6 @@ class Episode:
         """
         if self.ended:
             self._refuse()
-        track = self._track
         # Before anything is recorded: can it be?
         usual = type(reason) is str and not metrics and reason in _ENDED
         like, payload = _ENDED[reason] if usual else _ended(reason, metrics)
@@ -170,11 +168,21 @@ class Episode:
             self.observe(self.shown())
             self.shown = None
         if not self._bars_told and self.entry is not None:
-            self._saw(self.entry.instrument, self.entry.timeframe, self.entry.start, self.entry.stop, None)
-        track.recorder.episode(like, payload, self._agent, self.number, self.env_index, self._flags)
+            entry = self.entry
+            self._saw(entry.instrument, entry.timeframe, entry.start, entry.stop, None)
+        self._track.recorder.episodes(like, payload, self._agent, self._flags, ((self.number, self.env_index),))
+        self._over()
+
+    @property
+    def simple(self) -> bool:
+        """Is nothing to be recorded at its end but the end?"""
+        return self._bars_told and self.shown is None
+
+    def _over(self) -> None:
+        """Its end is recorded."""
         self.ended = True
         self._record = self._refuse
-        track.ended(self)
+        self._track.ended(self)
 
     def _saw(self, instrument: str, timeframe: str, start: int, stop: int, bars: Bars | None) -> None:
         """Observed, or where there are no `bars`, declared."""
@@ -182,24 +190,10 @@ class Episode:
         quantised = None if bars is None or tolerance is None else bars.quantised_hash(tolerance)
         content = None if bars is None else bars.content_hash()
         source: Literal["observed", "declared"] = "declared" if bars is None else "observed"
-        self._track.recorder.append(
-            BarsSeen(
-                agent=self._track.name,
-                episode=self.number,
-                phase=self.phase,
-                env_index=self.env_index,
-                instrument=instrument,
-                timeframe=timeframe,
-                start=start,
-                stop=stop,
-                content_hash=content,
-                source=source,
-                tolerance=tolerance,
-                quantised_hash=quantised,
-            )
-        )
-        place = (self.number, self.position, instrument, timeframe, start, stop)
-        self.bars.append(SeenBars(*place, content, source, tolerance, quantised))
+        told = (instrument, timeframe, start, stop, content, source, tolerance, quantised)
+        like, payload = _seen(*told)
+        self._track.recorder.alike(like, payload, self._agent, self._flags, (self.number, self.env_index))
+        self.bars.append(SeenBars(self.number, self.position, *told))
         self._bars_told = True
 
     def _planned(self) -> PlanEntry:
@@ -215,6 +209,63 @@ class Episode:
 
     def __repr__(self) -> str:
         return f"<Episode {self.number} of {self._track.name}, {self.phase}, {self.steps} steps>"
+
+
+def begin(episodes: Sequence[Episode]) -> None:
+    """Record the starts of episodes of one agent and phase, all or none; several only where none has seed or plan."""
+    first = episodes[0]
+    like, payload = _STARTED, b""
+    if first.entry is not None or first.seed is not None:
+        params = None if first.entry is None else first.entry.params
+        if params is None:
+            payload = _packed_start(first.seed, first.position)
+        else:
+            like = EpisodeStarted(agent=_ANY, episode=0, seed=first.seed, entry=first.position, params=params)
+            payload = payload_of(like)
+    places = [(one.number, one.env_index) for one in episodes]
+    first._track.recorder.episodes(like, payload, first._agent, first._flags, places)
+
+
+def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"]) -> None:
+    """Record the ends of `simple` episodes of one agent and phase, all or none."""
+    first = episodes[0]
+    places = [(one.number, one.env_index) for one in episodes]
+    first._track.recorder.episodes(*_ENDED[reason], first._agent, first._flags, places)
+    for one in episodes:
+        one._over()
+
+
+def _packed_start(seed: int | None, entry: int | None) -> bytes:
+    """`payload_of` a start without params, quicker."""
+    content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
+    return pack(content, "EpisodeStarted") if content else b""
+
+
+@lru_cache(maxsize=1024)
+def _seen(
+    instrument: str,
+    timeframe: str,
+    start: int,
+    stop: int,
+    content_hash: bytes | None,
+    source: Literal["observed", "declared"],
+    tolerance: float | None,
+    quantised_hash: bytes | None,
+) -> tuple[BarsSeen, bytes]:
+    """The bars that an episode saw, but for which episode; and their payload. Plans show the same ones again."""
+    like = BarsSeen(
+        agent=_ANY,
+        episode=0,
+        instrument=instrument,
+        timeframe=timeframe,
+        start=start,
+        stop=stop,
+        content_hash=content_hash,
+        source=source,
+        tolerance=tolerance,
+        quantised_hash=quantised_hash,
+    )
+    return like, payload_of(like)
 
 
 def _ended(reason: str, metrics: dict[str, Any]) -> tuple[EpisodeEnded, bytes]:

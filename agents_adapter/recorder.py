@@ -7,7 +7,7 @@ ends early can be resumed from its last checkpoint.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import journal
@@ -39,13 +39,21 @@ class Recorder:
                 self.failed(error)
         return -1
 
-    def episode(
-        self, like: journal.Event, payload: bytes, agent: int, episode: int, env_index: int, flags: int
+    def episodes(
+        self, like: journal.Event, payload: bytes, agent: int, flags: int, places: Sequence[tuple[int, int]]
     ) -> None:
-        """As `Log.episode`."""
+        """As `Log.episodes`."""
         if self.failure is None:
             try:
-                self.log.episode(like, payload, agent, episode, env_index, flags)
+                self.log.episodes(like, payload, agent, flags, places)
+            except JournalFailed as error:
+                self.failed(error)
+
+    def alike(self, like: journal.Event, payload: bytes, agent: int, flags: int, place: tuple[int, int]) -> None:
+        """As `Log.alike`, of one event."""
+        if self.failure is None:
+            try:
+                self.log.alike(like, payload, agent, flags, (place,))
             except JournalFailed as error:
                 self.failed(error)
 

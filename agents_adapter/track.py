@@ -12,7 +12,7 @@ import numpy as np
 
 from agents_adapter import passes
 from agents_adapter.environments import Environments
-from agents_adapter.episode import Episode
+from agents_adapter.episode import Episode, begin
 from agents_adapter.plan import Plan
 from agents_adapter.proxy import as_seed
 from agents_adapter.vector import RecordedVector
@@ -177,12 +177,27 @@ class Track:
         episode = Episode(
             self, number, phase, env_index=env_index, entry=entry, index=index, position=position, seed=seed
         )
-        self._run.watch.begun(self.name, episode)
-        self.open[phase, env_index] = episode
-        self.next_number[phase] = number + 1
-        if self._run.seeding == "episode":
-            _seed_global(number if episode.seed is None else episode.seed)
+        episode.begin()
+        self._begun(episode)
         return episode
+
+    def start_episodes(self, phase: Phase, env_indices: Iterable[int]) -> list[Episode]:
+        """The same for sub-environments in each of which none is open; without seeds, they are recorded at once."""
+        self.check_open()
+        number = self.next_number[phase]
+        started = [Episode(self, number + more, phase, env_index=place) for more, place in enumerate(env_indices)]
+        begin(started)
+        for episode in started:
+            self._begun(episode)
+        return started
+
+    def _begun(self, episode: Episode) -> None:
+        """Its start is recorded."""
+        self._run.watch.begun(self.name, episode)
+        self.open[episode.phase, episode.env_index] = episode
+        self.next_number[episode.phase] = episode.number + 1
+        if self._run.seeding == "episode":
+            _seed_global(episode.number if episode.seed is None else episode.seed)
 
     def ended(self, episode: Episode) -> None:
         """An episode has ended."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents_adapter.environments import sub_environments
+from agents_adapter.episode import end
 from agents_adapter.plan_env import followed_by
 from agents_adapter.proxy import Proxy, as_seed
 from agents_adapter.wrap import Shown, as_bars, not_a_step
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     from agents_adapter.track import Track
 
 Mode = Literal["next step", "same step", "disabled"]
+Reason = Literal["terminated", "truncated"]
 _MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same step", "Disabled": "disabled"}
 _ALL: Final = LISTED | LISTED << 2 | CONSECUTIVE << 4
 _LISTED: Final = LISTED | LISTED << 2 | LISTED << 4
 """Forms of a batch: episodes and steps are listed; the sub-environments are all of them, or listed."""
+TOGETHER_MAX: Final = 1024
+"""Starts or ends that are recorded at once."""
 _NOT_PLANNED: Final = (
     "a vector environment inside episodes() or evaluate(), which walk one episode at a time: wrap each sub-environment "
     "in a PlanEnv(env, plan, part=(i, n)) instead"
@@ -116,8 +120,8 @@ class SubEnvironments:
         """Those that were reset and not stepped since, ascending."""
         self._reset = False
         """Was it ever?"""
-        self._over = np.ones(count, dtype=bool)
-        """Those whose episode is over and that were not reset since."""
+        self._over = list(range(count))
+        """Those whose episode is over and that were not reset since, ascending."""
         self._mark()
 
     # -- resets ------------------------------------------------------------------------------------------------------
@@ -135,14 +139,14 @@ class SubEnvironments:
 
     def was_reset(self, mask: Any, seed: Any) -> None:
         """Those in `mask` (all, if None) were reset, with this seed or these seeds."""
-        listed = isinstance(seed, (list, tuple))
+        chosen, listed = self._chosen(mask), isinstance(seed, (list, tuple))
         # A native vector environment has one generator; Gymnasium's others give each sub-environment a seed one higher.
         apart = not listed and hasattr(getattr(self._env, "unwrapped", None), "env_fns")
-        for i in self._chosen(mask):
+        for i in chosen:
             given = as_seed(seed[i] if listed else seed)
             self._seeds[i] = given + i if given is not None and apart else given
-            self._over[i] = False
-        self._fresh = sorted({*self._fresh, *self._chosen(mask)})
+        self._over = sorted(set(self._over).difference(chosen))
+        self._fresh = sorted({*self._fresh, *chosen})
         self._reset = True
         self._mark()
         self._track.resets.add((self._phase, self._first))
@@ -156,10 +160,13 @@ class SubEnvironments:
 
     def _mark(self) -> None:
         """Note what is asked at every step."""
-        over = self._over.any()
-        self._moving = np.flatnonzero(~self._over).astype("<u4") if over else None
+        self._moving: NDArray[np.uint32] | None = None
         """Those that the next step moves; None for all."""
-        self._waiting = bool(over) and (self._mode == "disabled" or not self._reset)
+        if self._over:
+            moving = np.ones(self._count, dtype=bool)
+            moving[self._over] = False
+            self._moving = moving.nonzero()[0].astype("<u4")
+        self._waiting = bool(self._over) and (self._mode == "disabled" or not self._reset)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -167,42 +174,40 @@ class SubEnvironments:
         """A step is about to be taken: start the episodes of those that were reset."""
         if self._waiting:
             self._track.check_open()
-            told = np.flatnonzero(self._over).tolist()
-            raise EventRejected(
-                f"{self._track.name}: step() of sub-environments {told[:10]} whose episode is over: call reset() first"
-            )
+            told = f"step() of sub-environments {self._over[:10]} whose episode is over: call reset() first"
+            raise EventRejected(f"{self._track.name}: {told}")
         if self._fresh:
             self._check_unplanned()
-            for i in self._fresh:
-                if self._episodes[i] is None:
-                    self._start(i)
+            self._start([i for i in self._fresh if self._episodes[i] is None])
             self._fresh = []
 
     def take(self, result: Any) -> Any:
         """Record what a vector step gave, and return it."""
         rewards, terminated, truncated = self._read(result)
-        moving = self._moving
+        moving, over = self._moving, self._over
         if moving is None:
             self._record(rewards.size, _ALL, self._number, self._steps, rewards)
         elif moving.size:
             listed = self._number.take(moving), self._steps.take(moving), moving, rewards.take(moving)
             self._record(moving.size, _LISTED, *listed)
         for i, heard in self._heard.items():
-            if not self._over[i]:
+            if i not in over:
                 heard(float(rewards[i]))
         self._steps += 1  # Of those that did not move, too: where their next episodes start it is set to 0.
-        ended = terminated.tobytes() != self._none or truncated.tobytes() != self._none
-        those = np.flatnonzero((terminated | truncated) & ~self._over).tolist() if ended else []
+        those: list[int] = []
+        if terminated.tobytes() != self._none or truncated.tobytes() != self._none:
+            those = (terminated | truncated).nonzero()[0].tolist()
+            if over:
+                those = sorted(set(those).difference(over))
         if moving is not None:
             # Next step's mode, else the step was refused: this step was their reset.
-            self._fresh = np.flatnonzero(self._over).tolist()
-            self._over[:] = False
-        for i in those:
-            self._closed(i).end("terminated" if terminated[i] else "truncated")
+            self._fresh, self._over = over, []
+        if those:
+            self._end(those, terminated)
         if self._mode == "same step":
             self._fresh = those
         elif those or moving is not None:
-            self._over[those] = True
+            self._over = those
             self._mark()
         return result
 
@@ -235,13 +240,23 @@ class SubEnvironments:
                 )
         return real, first, second
 
-    def _start(self, i: int) -> None:
-        track, follows, bars = self._track, self._plans[i], self._bars
-        place = self._phase, self._first + i
-        if follows is None:
-            episode = track.start_episode(place[0], env_index=place[1], seed=self._seeds[i])
-        else:
-            episode = track.start_followed(place, follows, self._seeds[i])
+    def _start(self, those: list[int]) -> None:
+        """Start episodes: those that nothing is to be told of beside their place together, the others one by one."""
+        track, phase, first = self._track, self._phase, self._first
+        alike = [i for i in those if self._plans[i] is None and self._seeds[i] is None]
+        for start in range(0, len(alike), TOGETHER_MAX):
+            part = alike[start : start + TOGETHER_MAX]
+            for i, episode in zip(part, track.start_episodes(phase, [first + i for i in part]), strict=True):
+                self._began(i, episode)
+        for i in those if len(alike) < len(those) else ():
+            seed, follows = self._seeds[i], self._plans[i]
+            if follows is not None:
+                self._began(i, track.start_followed((phase, first + i), follows, seed))
+            elif seed is not None:
+                self._began(i, track.start_episode(phase, env_index=first + i, seed=seed))
+
+    def _began(self, i: int, episode: Episode) -> None:
+        bars = self._bars
         self._seeds[i] = None
         if bars is not None:
             episode.shown = lambda: as_bars(bars(self._env, i))
@@ -249,6 +264,20 @@ class SubEnvironments:
         self._number[i], self._steps[i] = episode.number - self._base, 0
         if episode.heard is not None:
             self._heard[i] = episode.heard
+
+    def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
+        """End the episodes of `those`."""
+        alike: dict[Reason, list[Episode]] = {"terminated": [], "truncated": []}
+        for i in those:
+            reason: Reason = "terminated" if terminated[i] else "truncated"
+            episode = self._closed(i)
+            if episode.simple:
+                alike[reason].append(episode)
+            else:
+                episode.end(reason)
+        for reason, episodes in alike.items():
+            for start in range(0, len(episodes), TOGETHER_MAX):
+                end(episodes[start : start + TOGETHER_MAX], reason)
 
     def _closed(self, i: int) -> Episode:
         """The episode of sub-environment `i`, which is to end, with its steps counted."""

@@ -61,6 +61,8 @@ class Watch:
 
     def ended(self, agent: str, episode: Episode) -> None:
         """Compare it. At an agent's first difference warns or raises `Diverged`; then it is not watched further."""
+        if not self._before:
+            return  # So is nothing listened to: `begun` began with this.
         values = self._now.pop(id(episode), None)
         before = self._before.pop((self._run, agent, episode.phase, episode.number), None)
         if values is None or before is None:

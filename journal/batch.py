@@ -61,6 +61,8 @@ def as_values(values: Any) -> NDArray[np.float64]:
         )
     if given.dtype == np.float64:
         return given
+    if given.dtype == np.float32:
+        return given.astype(np.float64)
     with np.errstate(over="ignore"):
         real = given.astype(np.float64)
     if (

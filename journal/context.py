@@ -5,14 +5,17 @@ The *segment opened* mark carries it, so any segment reads alone. It is a fold o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from journal import events
+from journal import cell, events
 from journal.errors import EventRejected
 
 EpisodeKey = tuple[int, int, int]
 """(agent's number, 1 for eval or 0 for train, env_index)."""
+Places = Sequence[tuple[int, int]]
+"""(episode, env_index) of several events that are alike."""
 
 # With these limits a context always fits one payload, so a segment can always be opened.
 NAMES_MAX: Final = 0xFFFF
@@ -60,22 +63,37 @@ class Context:
         if rule is not None:
             rule(self, (agent, flags & 1, env_index), episode, payload if isinstance(payload, dict) else {})
 
-    def refuse_contradiction(self, kind: int, flags: int, agent: int, env_index: int, episode: int) -> None:
-        """Raise `EventRejected` where that episode cannot start or end now."""
-        if kind not in (events.EpisodeStarted.kind, events.EpisodeEnded.kind):
-            return
-        open_episode = self.episodes.get((agent, flags & 1, env_index))
-        who = f"{self.name(agent)}, env {env_index}"
-        if kind == events.EpisodeEnded.kind:
-            if open_episode != episode:
-                what = "no episode is open" if open_episode is None else f"episode {open_episode} is the open one"
-                raise EventRejected(f"episode {episode} of {who} cannot end: {what} there")
-        elif open_episode is not None:
-            raise EventRejected(
-                f"episode {episode} of {who} cannot start: episode {open_episode} is open there; end it first"
-            )
-        elif len(self.episodes) >= EPISODES_MAX:
-            raise EventRejected(f"{EPISODES_MAX:,} episodes are open, as many as a journal can follow: end some first")
+    def refuse_contradiction(self, kind: int, flags: int, agent: int, places: Places) -> None:
+        """Raise `EventRejected` where the episodes in these places cannot start or end now, all of them together."""
+        if kind == cell.EPISODE_STARTED:
+            for episode, env_index in places:
+                opened = self.episodes.get((agent, flags & 1, env_index))
+                if opened is not None:
+                    raise EventRejected(
+                        f"episode {episode} of {self.name(agent)}, env {env_index} cannot start: episode {opened} is "
+                        "open there; end it first"
+                    )
+            if len(self.episodes) + len(places) > EPISODES_MAX:
+                raise EventRejected(
+                    f"{EPISODES_MAX:,} episodes are open, as many as a journal can follow: end some first"
+                )
+        elif kind == cell.EPISODE_ENDED:
+            for episode, env_index in places:
+                opened = self.episodes.get((agent, flags & 1, env_index))
+                if opened != episode:
+                    what = "no episode is open" if opened is None else f"episode {opened} is the open one"
+                    raise EventRejected(
+                        f"episode {episode} of {self.name(agent)}, env {env_index} cannot end: {what} there"
+                    )
+
+    def take_in(self, kind: int, flags: int, agent: int, places: Places) -> None:
+        """As `apply`, of events of a kind in `PLACED`. Doing it twice changes nothing."""
+        if kind == cell.EPISODE_STARTED:
+            for episode, env_index in places:
+                self.episodes[agent, flags & 1, env_index] = episode
+        elif kind == cell.EPISODE_ENDED:
+            for _, env_index in places:
+                self.episodes.pop((agent, flags & 1, env_index), None)
 
     def as_payload(self) -> dict[str, Any]:
         """Itself as what msgpack and JSON hold."""
@@ -172,3 +190,5 @@ _RULES = {
 }
 KINDS: Final = tuple(_RULES)
 """The kinds of events that change a context."""
+PLACED: Final = frozenset({cell.EPISODE_STARTED, cell.EPISODE_ENDED, cell.BARS_SEEN})
+"""Kinds of which a context takes in nothing but where they happened."""

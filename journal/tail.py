@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from journal import cell
 from journal.cell import CELL
+from journal.context import PLACED
 from journal.errors import DiskFull, EventRejected, JournalClosed, JournalFailed
 from journal.events import Event
 from journal.live import LiveSegment, Spares, by_system, failure
@@ -78,7 +79,7 @@ class Tail:
         self._spares = spares
         self._failure: BaseException | None = None
         self._closed = False
-        self._interrupted: tuple[int, int, int, int, Taken | None] | None = None
+        self._interrupted: tuple[int, int, int, int, tuple[Taken, ...]] | None = None
         """An append that raised: offset, seq, how many seqs and bytes it takes, what the context takes in."""
         self._switch: tuple[LiveSegment, int] | None = None
         self._seq = base.seq
@@ -111,7 +112,7 @@ class Tail:
             self._segment.file.write(offset, mark)
             self._offset = offset + CELL
         except BaseException as error:
-            self._interrupted = (offset, seq, 0, CELL, None)
+            self._interrupted = (offset, seq, 0, CELL, ())
             self._settle()
             self._explain(error)
             raise
@@ -145,8 +146,8 @@ class Tail:
                 crc = cell.checksum(raw[4:], self._salt, self._base + (offset >> 6))
                 if any(raw) and crc == int.from_bytes(raw[:4], "little"):
                     self._offset, self._seq = offset + length, seq + takes
-                    if taken is not None:
-                        self._take_in(*taken)
+                    for one in taken:
+                        self._take_in(*one)
                 else:
                     self._segment.write(offset, bytes(length))
                     self._offset, self._seq = offset, seq
@@ -168,6 +169,9 @@ class Tail:
 
     def _take_in(self, event: Event, flags: int, agent: int, env_index: int, episode: int) -> None:
         """The context follows what is in the log. Doing it twice changes nothing."""
+        if event.kind in PLACED:
+            self.context.take_in(event.kind, flags, agent, ((episode, env_index),))
+            return
         fields = {name: getattr(event, name, None) for name in ("name", "run", "attempt", "members")}
         self.context.apply(event.kind, flags, agent, env_index, episode, fields)
         self._names = len(self.context.names)
@@ -245,6 +249,10 @@ class Tail:
         )
 
     def _usable(self) -> None:
+        if self._closed or self._failure is not None:  # A forked child's is closed as well.
+            self._refuse()
+
+    def _refuse(self) -> None:
         if self._pid != os.getpid():
             raise JournalClosed(f"{self.storage.name}: this log belongs to the parent process; a child records nothing")
         if self._closed:

@@ -1,8 +1,8 @@
 """The writer: `append` packs a cell straight into the mapped segment, with no system call.
 
-So the event is in the kernel's page cache, and survives the death of the process, when `append` returns. Where the cell
-goes, and what an interrupt may leave there, is told in `journal.tail`; how it comes to survive a power cut, in
-`journal.commit`.
+So the event is in the kernel's page cache, and survives the death of the process, when `append` returns. A reward is
+appended here, all else in `journal.appending`. Where a cell goes, and what an interrupt may leave there, is told in
+`journal.tail`; how it comes to survive a power cut, in `journal.commit`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock as Mutex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from journal import cell, events
-from journal.cell import CELL
+from journal.appending import Appending, unknown_agent
 from journal.commit import Commit, Receipt
 from journal.crc import crc32c
-from journal.errors import DiskFull, EventRejected, JournalError
+from journal.errors import EventRejected, JournalError
 from journal.events import Event
-from journal.live import PWRITE_FROM, LiveSegment, Spares, failure, pwrite
+from journal.live import LiveSegment, Spares, failure
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
-from journal.tail import Clock, Tail
+from journal.tail import Clock
 from journal.turn import Turn
 
 if TYPE_CHECKING:
@@ -37,12 +37,10 @@ Sync = Literal["group", "always", "close"]
 LOCK_PATH = "writer.lock"
 _REWARDED = cell.REWARDED
 
-# Kinds that may use a segment's reserve, so that a full disk does not keep a run from ending properly.
-_CLOSING = frozenset({cell.ATTEMPT_ENDED, cell.RUN_ENDED, cell.EPISODE_ENDED})
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
 
 
-class Log(Tail):
+class Log(Appending):
     """An open journal, for writing. Made by `journal.open`; a context manager, that closes.
 
     Thread-safe. After a failed write or sync every call raises `JournalFailed`: open the journal again to recover.
@@ -114,7 +112,7 @@ class Log(Tail):
             return self._append_cell(cell.REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
         try:
             if not 0 < agent <= self._names:
-                raise EventRejected(_unknown_agent(agent))
+                raise EventRejected(unknown_agent(agent))
             # By local names: CPython is slow to call as a method what is a built-in function in an instance.
             time_ns, put = self.time_ns, self._put
             body = _pack_reward(_REWARDED, seq, time_ns(), flags, agent, env_index, episode, step, value)
@@ -122,7 +120,7 @@ class Log(Tail):
             self._offset = offset + 64
             self._seq = seq + 1
         except BaseException as error:
-            self._interrupted, self._limit = (offset, seq, 1, CELL, None), 0
+            self._interrupted, self._limit = (offset, seq, 1, cell.CELL, ()), 0
             turn.taken = False
             self.tail()
             self._explain(error)
@@ -195,13 +193,9 @@ class Log(Tail):
             event=event,
         )
 
-    def episode(self, like: Event, payload: bytes, agent: int, episode: int, env_index: int, flags: int) -> int:
-        """As `append` of another EpisodeStarted or EpisodeEnded `like` this one, with the same `payload_of`, quicker.
-
-        `agent` is the number that `agent()` gave, `flags` is 1 in the eval phase; `monotonic` is stamped here.
-        """
-        value = self._monotonic()
-        return self._append_cell(like.kind, payload, flags, 0, agent, env_index, episode, 0, value, event=like)
+    def episodes(self, like: Event, payload: bytes, agent: int, flags: int, places: Sequence[tuple[int, int]]) -> int:
+        """As `alike`, of the starts or the ends of episodes: `monotonic` is stamped here."""
+        return self.alike(like, payload, agent, flags, places, self._monotonic())
 
     def agent(self, name: str) -> int:
         """The number of an agent in this journal, for `reward` and `rewards`; a new name gets one.
@@ -224,80 +218,6 @@ class Log(Tail):
             number = self.context.numbers.get(name)
         return number
 
-    def _append_cell(
-        self,
-        kind: int,
-        payload: bytes,
-        flags: int = 0,
-        form: int = 0,
-        agent: int = 0,
-        env_index: int = 0,
-        episode: int = 0,
-        step: int = 0,
-        value: float = 0.0,
-        *,
-        takes: int = 1,
-        event: Event | None = None,
-    ) -> int:
-        length = len(payload)
-        extent, pad = cell.extent_of(length)
-        needed = CELL + extent * CELL
-        with self.lock:
-            self._usable()
-            # Settled first: what an interrupted append did is part of what this one may contradict.
-            _, offset, seq = self.tail_locked()
-            if isinstance(event, events.NameGiven) and event.number != len(self.context.names) + 1:
-                return self._seq  # Another thread was quicker, and has taken this number.
-            self.context.refuse_contradiction(kind, flags, agent, env_index, episode)
-            if offset + needed > self._segment.limit:
-                offset = self._room(needed, closing=kind in _CLOSING)
-            try:
-                if agent > self._names or (kind in (cell.REWARDED, cell.REWARDS) and agent < 1):
-                    raise EventRejected(_unknown_agent(agent))
-                position = self._base + (offset >> 6)
-                payload_crc = self._checked(payload, position, offset) if length else 0
-                body = (_pack_batch if kind == cell.REWARDS else _pack_body)(
-                    kind,
-                    extent,
-                    seq,
-                    self.time_ns(),
-                    pad,
-                    flags,
-                    form,
-                    payload_crc,
-                    agent,
-                    env_index,
-                    episode,
-                    step,
-                    value,
-                )
-                if length:
-                    self._segment.write(offset + CELL, payload)
-                # Behind a payload that was written, the map would have to fault the head's page in first.
-                put, buffer = (pwrite, self._segment.file) if length >= PWRITE_FROM else (self._put, self._buffer)
-                put(buffer, offset, cell.checksum(body, self._salt, position), body)
-                self._offset = offset + needed
-                self._seq = seq + takes
-                if event is not None:
-                    self._take_in(event, flags, agent, env_index, episode)
-            except BaseException as error:
-                taken = None if event is None else (event, flags, agent, env_index, episode)
-                self._interrupted = (offset, seq, takes, needed, taken)
-                self._settle()
-                self._explain(error)
-                raise
-            self._allow()
-        if self._always:
-            self._reach(seq + takes - 1)
-        return seq
-
-    def _checked(self, payload: bytes, position: int, offset: int) -> int:
-        """The payload's crc. Raises `EventRejected` where it holds what recovery would take for a promise."""
-        found = cell.forged(payload, self._salt, position, (offset >> 6) - 1, self._commit.receipt.position)
-        if found is not None:
-            raise EventRejected(f"byte {found} of the payload begins a forged promise of this log: save it as a file")
-        return cell.checksum(payload, self._salt, position)
-
     # -- promises ----------------------------------------------------------------------------------------------------
 
     def sync(self) -> Receipt:
@@ -316,14 +236,6 @@ class Log(Tail):
     def promised(self) -> Receipt:
         """The last promise made, without forcing one."""
         return self._commit.receipt
-
-    def _reach(self, seq: int) -> None:
-        try:
-            self._commit.reach(seq)
-        except DiskFull as error:
-            # The event is in the log and cannot be promised: the caller must not append it again.
-            self.poison(error)
-            raise self._failed() from error
 
     @property
     def closed(self) -> bool:
@@ -414,12 +326,6 @@ class Log(Tail):
                 raise
 
 
-def _unknown_agent(agent: object) -> str:
-    return f"agent is {agent!r:.80}: give the number that log.agent(name) returned"
-
-
-_pack_body: Callable[..., bytes] = cell.BODY.pack
-_pack_batch: Callable[..., bytes] = cell.BATCH.pack
 _pack_reward: Callable[..., bytes] = cell.REWARD.pack
 
 

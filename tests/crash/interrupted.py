@@ -69,11 +69,15 @@ def interrupted(what: str, action: Callable[[], object], most: int = 2) -> bool:
 
 def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, int]) -> None:
     """One append of a random kind; `mark`, in its step or episode, tells it from all others."""
-    kind = rng.choice(("reward", "episode", "metric", "batch"))
+    kind = rng.choice(("reward", "episode", "episodes", "metric", "batch"))
     if kind == "reward":
         seq = log.reward(agent, 0, mark, 1.0)
     elif kind == "episode":
         seq = log.append(journal.EpisodeStarted(agent="a", episode=mark, env_index=mark))
+    elif kind == "episodes":
+        places = [(mark + more, mark + more) for more in range(3)]
+        seq = log.episodes(journal.EpisodeStarted(agent="a", episode=0), b"", agent, 0, places)
+        known.update((seq + more, mark + more) for more in range(3))
     elif kind == "metric":
         seq = log.append(journal.MetricLogged(agent="a", metric=f"m{mark % 500}", step=mark, value=1.0))
     else:
