@@ -11,9 +11,7 @@ an error outside of the documented tree) fails.
 `JOURNAL_EVERY=1` tries each single bit and byte; by default it is every nth one, from a random start.
 `JOURNAL_PART=0/4` is the first of four parts, and `-k segments` takes the damages of these files only.
 
-Some 300,000 damages are too many to do anything twice that must come to the same. Who never looks at the damaged file
-is not asked again (`Watched`). What is in a Parquet file is learnt through one door, `open_checked`: where that refuses
-two flipped bits with the same words, what follows is judged once (`Door`); what it lets in is decoded once.
+Some 300,000 damages are too many to do anything twice that must come to the same: doors.py sees to that.
 """
 
 from __future__ import annotations
@@ -23,18 +21,18 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from doors import Door, Walks, Watched
 
 import journal
 from agents_adapter.checkpoint import CheckpointStore
 from journal import segment
 from journal.errors import CorruptJournal, JournalError
 from journal.storage.memory import MemoryStorage
-from replay import history, lossless, parquet, snapshot
+from replay import history, snapshot
 from replay.compaction import compact
 from replay.loading import load
 from replay.query import events
@@ -51,8 +49,6 @@ ENDS = {
     "writer.lock": {"identical"},
 }
 """Of each kind of file: how its damages end, all of them among others."""
-OPENED = {"history": (lossless.SCHEMA,), "snapshots": (snapshot.SCHEMA, snapshot.FORMAT)}
-"""What Parquet files are opened as."""
 CONTENT = ("flip a bit", "cut", "empty")
 """What leaves all names as they are, and changes one file."""
 Files = dict[str, bytes]
@@ -69,79 +65,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.time_ns() / 1e9
-
-
-class Watched(MemoryStorage):
-    """Notes whose content is asked for: all else could be other bytes, and whoever asked would not know."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.seen: set[str] = set()
-        self.read_outside: set[str] = set()
-        """What was read by others than `Door.open`."""
-
-    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        self.read_outside.add(path)
-        return super().read(path, offset, length)
-
-    def _find(self, path: str) -> Any:
-        self.seen.add(path)
-        return super()._find(path)
-
-    def _change(self, node: Any, source: str | None, target: str | None) -> None:
-        self.seen |= {path for path in (source, target) if path is not None}
-        super()._change(node, source, target)
-
-
-class Once:
-    """A Parquet file that was found to be what was written; a row group of it is decoded once."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.metadata = file.metadata
-        self._groups: dict[Any, Any] = {}
-
-    def read_row_group(self, number: int, columns: list[str]) -> Any:
-        key = number, *columns
-        if key not in self._groups:
-            self._groups[key] = self._file.read_row_group(number, columns=columns)
-        return self._groups[key]
-
-
-class Door:
-    """`open_checked`, in its place: it opens the same bytes once. And it knows how refusals ended."""
-
-    def __init__(self) -> None:
-        self._opened: dict[Any, Any] = {}
-        self._ends: dict[Any, str] = {}
-
-    def open(self, storage: Watched, path: str, seq: int, *rest: Any) -> Any:
-        outside = set(storage.read_outside)
-        try:
-            key = path, seq, storage.read(path) if storage.exists(path) else b""
-            if key not in self._opened:
-                checked = parquet.open_checked(storage, path, seq, *rest)
-                self._opened[key] = replace(checked, file=Once(checked.file))
-            return self._opened[key]
-        finally:
-            storage.read_outside = outside
-
-    def outcome(self, truth: Truth, files: Files, path: str) -> str:
-        """How a flipped bit of a Parquet file ends."""
-        storage = Watched()
-        storage.make_directory(kind_of(path))
-        storage.create(path).write(0, files[path])
-        try:
-            parquet.open_checked(storage, path, 0, *OPENED[kind_of(path)])
-        except CorruptJournal as error:
-            key = path, len(files[path]), error.offset, error.reason
-            if key not in self._ends:
-                truth.read_outside.clear()
-                end = outcome(truth, files, "flip a bit", path)
-                assert path not in truth.read_outside, "it was read without being checked"
-                self._ends[key] = end
-            return self._ends[key]
-        return outcome(truth, files, "flip a bit", path)
 
 
 class Truth(NamedTuple):
@@ -307,6 +230,12 @@ def outcome(truth: Truth, files: Files, hint: str, damaged: str = "") -> str:
     return "identical" if read == len(truth.rows) else "torn"
 
 
+def judged(truth: Truth, files: Files, path: str) -> tuple[str, set[str]]:
+    """How a flipped bit ends, and what was read meanwhile but not through the door."""
+    truth.read_outside.clear()
+    return outcome(truth, files, "flip a bit", path), truth.read_outside
+
+
 def ask(truth: Truth, use: str, files: Files, changed: str, call: Any) -> Any:
     """What a use comes to, or its error. `changed`: the one file that has another content, and all names are as ever.
 
@@ -428,20 +357,26 @@ def test_every_damage_is_harmless_torn_or_found(truth: Truth, kind: str, campaig
     every = campaign.size("JOURNAL_EVERY", 2003)
     ends: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
+    walks = Walks(stored(truth.files))
     part, parts = (int(one) for one in os.environ.get("JOURNAL_PART", "0/1").split("/"))
     for number, (what, path, files) in enumerate(damages(truth, kind, every, campaign.random)):
         if number % parts != part:
             continue
         try:
-            judge = truth.door.outcome if what == "flip a bit" and path.endswith(".parquet") else None
-            ends[what, judge(truth, files, path) if judge else outcome(truth, files, what, path)] += 1
+            if what == "flip a bit" and path.endswith(".parquet"):
+                end = truth.door.outcome(files, path, lambda: judged(truth, files, path))  # noqa: B023
+            elif what == "flip a bit" and kind == "segments":
+                end = walks.outcome(number, files, path, lambda: judged(truth, files, path)[0])  # noqa: B023
+            else:
+                end = outcome(truth, files, what, path)
+            ends[what, end] += 1
         except Exception as error:
             wrong.append(f"damage {number}, {what} of {path}: {type(error).__name__}: {str(error)[:300]}")
     assert not wrong, f"{len(wrong)} damages with JOURNAL_EVERY={every} end as none may:\n" + "\n".join(wrong[:20])
     table: dict[str, dict[str, int]] = {}
     for (what, end), count in sorted(ends.items()):
         table.setdefault(what, {})[end] = count
-    campaign.report(damages=ends.total(), every=every, part=f"{part}/{parts}", table=table)
+    campaign.report(damages=ends.total(), every=every, part=f"{part}/{parts}", walks=walks.judged, table=table)
     if parts == 1:
         assert ENDS[kind] <= {end for _, end in ends}
 
