@@ -32,7 +32,7 @@ def answer(directory: str, effort: Effort) -> Answer:
     for one in figures:
         if one.name in levels.LIMITS or one.name == ON_END:
             found.add(one, limit=True)
-        elif one.name in (levels.BATCHES, levels.BATCHES_GROUP):
+        elif one.name != levels.BATCHES_SYNC and one.name != ON_END_LOG:
             mode = journal_mode(one.name)
             lost = killed(JOURNAL.name, mode, directory, effort, batches=True)
             found.add(one, peer=JOURNAL.name, mode=mode, **lost)
@@ -41,7 +41,8 @@ def answer(directory: str, effort: Effort) -> Answer:
     named = by_name(figures)
     found.value("batch", named[levels.BATCHES].wall_ratios)
     found.value("batch, CPU", named[levels.BATCHES].cpu_ratios)
-    found.value("batch, sync for each", named[levels.BATCHES_SYNC].wall_ratios)
+    found.value("batch, sync for each", named[levels.BATCHES_ALWAYS].wall_ratios)
+    found.value("batch, receipt synced for each", named[levels.BATCHES_SYNC].wall_ratios)
     found.value("batch, 1 GB on end", named[ON_END_LOG].wall_ratios)
     ask_peers(found, directory, effort, batches=True)
     return found

@@ -44,7 +44,7 @@ GOALS: Final = (
     Goal("pause of the caller under group commit, p99.9", "pause", "pause p99.9, ms", 0.2, None, "ms"),
     Goal("batch of 4,096 into ready segments, to one array write", "batches", "batch", 1.25, 1.0),
     Goal("batches for 1 GB on end, to array writes", "batches", "batch, 1 GB on end", 2.5, 1.5),
-    Goal("batch and sync, to array pwrite + fdatasync", "batches", "batch, sync for each", 1.3, 1.1),
+    Goal('batch under sync="always", to array pwrite + fdatasync', "batches", "batch, sync for each", 1.3, 1.1),
     Goal('sync="always", to pwrite + fdatasync', "synced", "always", 1.15),
     Goal("8 threads together, to one", "synced", "always, 8 threads ÷ one", 2.5, 4.0, "×", True),
     Goal("replay from batches", "cold-read", "replay of batches, M events/s", 40, 80, "M events/s", True),

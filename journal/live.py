@@ -23,6 +23,8 @@ _RETRY: Final = 1.0
 """Seconds until a spare that could not be prepared is tried again."""
 _POLL: Final = 0.05
 """Seconds between two looks for the spare: an interrupt may swallow the wake-up."""
+_REST: Final = 16
+"""A spare that lay ready for that many times what preparing it took: the writer does not outrun the disk any more."""
 _SHARE: Final = 4
 """A segment takes at most this part of the free space, unless it is one of the smallest."""
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -153,6 +155,9 @@ class Spares:
         self._entropy = entropy
         self._size = segment.SIZE_MIN
         self._zeros = True
+        """Write them, so that what is stored later costs less to sync; else space is only allocated, which is quick."""
+        self._began = self._prepared = clock()
+        """When the thread began with the last spare, and had it ready."""
         self._spare: LiveSegment | None = None
         self._error: OSError | None = None
         self._preparing = False
@@ -171,10 +176,12 @@ class Spares:
 
         Waits for the disk; raises `DiskFull` or `JournalFailed`.
         """
+        if not self._preparing and self._clock() - self._prepared > _REST * (self._prepared - self._began):
+            self._zeros = True
         while self._preparing and self._worker.running:
             if self._error is not None:
                 raise failure(self._error, f"preparing segment {self._ordinal}") from self._error
-            self._zeros = False  # The writer outruns the disk: from here on, only allocate.
+            self._zeros = False  # The writer outruns the disk.
             wait(self._ready, _POLL)
         spare = self._spare
         if spare is not None and spare.room < needed:
@@ -244,7 +251,9 @@ class Spares:
                 wait(self._wanted, None)
                 continue
             try:
+                self._began = self._clock()
                 self._spare, self._error = self._make(), None
+                self._prepared = self._clock()
                 self._preparing = False
                 self._ready.put(None)
             except OSError as error:

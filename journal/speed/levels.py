@@ -50,6 +50,7 @@ ALWAYS: Final = 'log.reward, sync="always"'
 ALWAYS_THREADS: Final = f'log.reward, sync="always", {THREADS} threads'
 BATCHES: Final = 'log.rewards, sync="close"'
 BATCHES_GROUP: Final = 'log.rewards, sync="group"'
+BATCHES_ALWAYS: Final = 'log.rewards, sync="always"'
 BATCHES_SYNC: Final = "log.rewards + log.sync"
 LIMITS: Final = frozenset({EMPTY, STORE, WRITE, PWRITE, ARRAY, ARRAY_SYNC})
 """Those that are no log."""
@@ -119,12 +120,16 @@ def synced_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
 
 
 def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
-    """4,096 rewards at a time, into segments that are ready, and with a sync for each batch."""
+    """4,096 rewards at a time, into segments that are ready; with a sync for each; with a sync of its receipt too."""
     yield from _of(limits(directory, stack), ARRAY, ARRAY_SYNC)
     for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
         log = stack.enter_context(journal.open(f"{directory}/batches-{sync}", sync=sync))
         _grow(log)
         yield Contender(name, ARRAY, rewards(log), survives, BATCH, READY, partial(ready, log))
+    always = stack.enter_context(journal.open(f"{directory}/batches-always", sync="always"))
+    _grow(always)
+    run = rewards(always)
+    yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, run, "power cut", BATCH, READY, partial(ready, always))
     synced = stack.enter_context(journal.open(f"{directory}/batches-synced", sync="close"))
     _grow(synced)
     append = rewards(synced)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from threading import Event, Timer
 from typing import Any
 
 import pytest
 
 import journal
 from journal import segment
+from journal.live import Spares
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
 
@@ -51,3 +53,43 @@ def test_the_next_segment_leaves_room_for_what_else_is_saved(faulty: FaultyStora
     sizes = {one.header.size for one in (log.tail()[0], *(left.segment for left in log.left))}
     log.close()
     assert max(sizes) == free // 4 // segment.SIZE_MIN * segment.SIZE_MIN == 2 * segment.SIZE_MIN
+
+
+def test_zeros_are_written_again_when_the_writer_outruns_the_disk_no_more() -> None:
+    storage, ready = MemoryStorage(), Event()
+    storage.make_directory(segment.DIRECTORY)
+    plain, zeros, now = storage.create, list[bool](), 0
+
+    def create(path: str, size: int = 0, **how: bool) -> Any:
+        nonlocal now
+        now += 1_000_000
+        zeros.append(how["zeros"])
+        ready.wait()
+        return plain(path, size, **how)
+
+    storage.create = create  # type: ignore[method-assign]
+    spares = Spares(storage, bytes(16), 0, mapped=False, clock=lambda: now, entropy=bytes)
+    spares.start()
+    try:
+        ready.set()
+        first = spares.take(1)
+        ready.clear()
+        spares.entered(first)
+        Timer(0.1, ready.set).start()
+        second = spares.take(1)
+        assert zeros == [True, True], "the writer had to wait for the second one"
+        spares.entered(second)
+        while not storage.exists(segment.path_of(2)) or spares._preparing:
+            time.sleep(0.001)
+        assert zeros == [True, True, False]
+        spares.entered(spares.take(1))
+        while not storage.exists(segment.path_of(3)) or spares._preparing:
+            time.sleep(0.001)
+        assert zeros[3:] == [False], "it was taken at once"
+        now += 100_000_000
+        spares.entered(spares.take(1))
+        while not storage.exists(segment.path_of(4)) or spares._preparing:
+            time.sleep(0.001)
+        assert zeros[4:] == [True]
+    finally:
+        spares.stop()
