@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable
@@ -249,6 +250,53 @@ def test_who_waited_while_another_promised_its_event_syncs_nothing(
         patch.setattr(one, "_mutex", Late())
         one.reach(0)
     assert [one for one in storage.operations if one[0] == "sync"] == [] and log.promised.seq == 0
+    log.close()
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("name", ["once", "settle", "reach"])
+def test_who_finds_the_lock_taken_is_told_when_it_is_free(
+    log: journal.Log, monkeypatch: pytest.MonkeyPatch, name: str, failing: bool
+) -> None:
+    """Also by one that fails: who waits is to find that out at once."""
+    one, told = log._commit, list[Any]()
+    promises: dict[str, Action] = {"once": one.once, "settle": one.settle, "reach": lambda: one.reach(0)}
+
+    def wait(queue: Any, seconds: float) -> None:
+        told.append((queue in one._waiting, queue.empty(), seconds > 0))
+        one._mutex.release()
+        with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
+            if failing:
+                patch.setattr(log, "raise_failure", lambda: 1 / 0)
+            promises[name]()
+        told.append((queue in one._waiting, queue.empty()))
+
+    monkeypatch.setattr(commit, "wait", wait)
+    one._mutex.acquire()
+    one.reach(0)
+    assert told == [(True, True, True), (False, False)] and log.promised.seq == 0
+    assert not one._mutex.locked() and one._waiting == []
+    log.close()
+
+
+def test_who_finds_the_lock_free_again_does_not_wait(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who had it looked for waiting threads before this one was among them."""
+    one = log._commit
+    looks = [True, False, False]
+
+    class Freed:
+        def locked(self) -> bool:
+            return looks.pop(0)
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "_mutex", Freed())
+        patch.setattr(commit, "wait", lambda queue, seconds: pytest.fail("it waits"))
+        one.reach(0)
+    assert looks == [] and log.promised.seq == 0
     log.close()
 
 
