@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import linecache
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from journal import cell, commit
 from journal.commit import Commit
 from journal.errors import DiskFull
 from journal.live import LiveSegment
+from journal.storage import Storage
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
 from journal.tail import Tail
@@ -32,6 +36,10 @@ def storage() -> FaultyStorage:
 
 @pytest.fixture
 def log(storage: FaultyStorage, clock: Any) -> journal.Log:
+    return quiet(storage, clock)
+
+
+def quiet(storage: Storage, clock: Any) -> journal.Log:
     """Without a thread: it promises when the test says so."""
     log = journal.open("memory", storage=storage, sync="close", clock=clock)
     log._commit.stop()
@@ -353,6 +361,66 @@ def test_a_receipt_that_was_not_looked_at_is_counted_by_the_next_promise_or_by_t
     walk = Walk(storage).run()
     assert walk.promise.events == walk.seq == 1 + synced and not walk.unsealed
     assert marks(storage) == [cell.RECEIPT] * (1 + synced) + [cell.SEGMENT_SEALED]
+
+
+def before_line(nth: int, action: Action) -> bool:
+    """Ctrl-C in `action`, before the nth line of `journal.commit` that it comes to. False: it has fewer lines.
+
+    Not at the end of a `with`: between it and the release of the lock CPython looks for no signal.
+    """
+    left, before = nth, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != commit.__file__:
+            return None
+        if event == "line" and not linecache.getline(commit.__file__, frame.f_lineno).strip().startswith("with "):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_ctrl_c_before_any_line_of_a_promise_breaks_no_later_one(clock: Any, leaves: bool) -> None:
+    """What stands in the log and what the writer knows of it change together, or the next promise finds out."""
+    nth, interrupted = 0, True
+    while interrupted:
+        nth += 1
+        storage = MemoryStorage()
+        log = quiet(storage, clock)
+        log.sync()
+        log.append(journal.Custom(name="y"))
+        if leaves:
+            fill(log)
+        interrupted = before_line(nth, log._commit.once)
+        log._commit.once()
+        fill(log)
+        log._commit.once()
+        log.append(journal.Custom(name="z"))
+        assert log.sync().seq == log.next_seq - 1
+        log.close()
+        walk = Walk(storage).run()
+        assert walk.promise.events == walk.seq == log.next_seq and not walk.unsealed, nth
+    assert nth > 20
+
+
+def test_a_receipt_that_is_on_disk_is_not_synced_again(log: journal.Log, storage: FaultyStorage) -> None:
+    log.sync()
+    log._commit.once()
+    storage.operations.clear()
+    log.sync()
+    assert [one for one in storage.operations if one[0] == "sync"] == []
+    log.close()
 
 
 def test_behind_a_failure_no_receipt_is_counted(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:

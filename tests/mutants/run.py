@@ -160,8 +160,6 @@ def _try_all(
             outcome = Outcome(SURVIVED, "", 0.0)
             if chosen:
                 outcome = bench.trial(one.source, chosen)
-                if outcome.status == TIMED_OUT:
-                    outcome = bench.trial(one.source, chosen, patience=2)
             kills[outcome.by] += outcome.status == KILLED
             outcomes[one.name] = outcome
             print(json.dumps({"name": one.name, **{s: getattr(outcome, s) for s in Outcome.__slots__}}), file=log)

@@ -114,9 +114,9 @@ class Bench:
         """The tests that enter a function which begins on one of `lines`; None: all."""
         return [test for test in self.seconds if lines is None or any(at in lines for at in self._entered[test])]
 
-    def trial(self, source: str, chosen: Sequence[str], patience: float = 1.0) -> Outcome:
-        """What becomes of one mutant; `patience` times as long as usual is waited for its end."""
-        limits = {test: patience * (PATIENCE[0] + PATIENCE[1] * self.seconds[test]) for test in chosen}
+    def trial(self, source: str, chosen: Sequence[str]) -> Outcome:
+        """What becomes of one mutant."""
+        limits = {test: PATIENCE[0] + PATIENCE[1] * self.seconds[test] for test in chosen}
         told = self._ask({"source": source, "limits": limits})
         if told is None:
             return Outcome(BROKEN, "", 0.0)
