@@ -29,7 +29,9 @@ def dump(place: Place, *, since: Moment | None = None, until: Moment | None = No
     """
     newest_ns = 0
     try:
-        for piece in _pieces(storage_of(place), since if isinstance(since, int) else 0):
+        # The running maximum of the times, where one ends the listing, begins with the first event.
+        first = since if isinstance(since, int) and not isinstance(until, datetime) else 0
+        for piece in _pieces(storage_of(place), first):
             if isinstance(since, int) and piece.seq + piece.events < since:
                 continue
             for line in piece_lines(piece):
@@ -54,8 +56,9 @@ def _pieces(storage: Storage, since: int) -> Iterator[Piece]:
     if manifest.base.seq:
         from replay.history import pieces, spans  # It needs pyarrow.
 
-        for span in spans(storage, manifest):
-            yield from pieces(storage, span.path)
+        for span in spans(storage, manifest, since):
+            if span.last >= since:
+                yield from pieces(storage, span.path)
     walk = Walk(storage, manifest, live=storage.locked(LOCK_PATH))
     try:
         yield from walk

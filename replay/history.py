@@ -108,17 +108,18 @@ def all_spans(storage: Storage) -> list[Span]:
     return sorted(Span(int(match[1]), int(match[2])) for match in matches if match)
 
 
-def spans(storage: Storage, manifest: Manifest) -> list[Span]:
+def spans(storage: Storage, manifest: Manifest, since: int = 0) -> list[Span]:
     """The files that hold the events below the manifest's base: without gap or overlap, by their names.
 
     Files above it are left out: a compaction that was killed made them, and the segments are there. So are those of
-    events that were dropped. Raises `CorruptJournal` where one is missing or overlaps.
+    events that were dropped. Raises `CorruptJournal` where one is missing or overlaps; a gap that ends before `since`
+    is none to who reads from there on.
     """
     kept = range(manifest.kept_from, manifest.base.seq)
     found = [span for span in all_spans(storage) if span.first in kept]
     following = kept.start
     for span in found:
-        if span.first > following:
+        if span.first > max(following, since):
             break
         if span.first < following or span.last >= manifest.base.seq:
             raise CorruptJournal(span.path, 0, span.first, "it overlaps another history file, or the live log")
@@ -236,7 +237,7 @@ def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[Row
     Files below `since` are not read. Of the others every byte is checked, but nothing decoded.
     """
     before: Base | None = None
-    for span in spans(storage, manifest):
+    for span in spans(storage, manifest, since):
         if span.last < since:
             continue
         file, told = _open(storage, span.path, span)

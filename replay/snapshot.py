@@ -212,8 +212,8 @@ def newest(
             state = read_at(storage, manifest, last, path=path, whole=whole).state
         except CorruptJournal as error:
             warnings.warn(
-                f"{error.path}: {error.reason}; it was passed over and the state computed from other files: "
-                "`journal compact` makes it anew",
+                f"{storage.name}: {error.path}: {error.reason}; it was passed over and the state computed from other "
+                "files: `journal compact` makes it anew",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -97,6 +97,30 @@ def test_history_that_is_missing_or_altered(run: Run, old: Path, which: int, har
     assert {path: path.read_bytes() for path in old.rglob("*.parquet")} == files
 
 
+def test_what_comes_after_a_lost_history_file_is_still_read(run: Run, old: Path) -> None:
+    lost, kept = by_seq(old / "history")[:2]
+    since = int(kept.stem.partition("-")[0])
+    whole = [line for line in run("dump", old)[1].splitlines() if f" {since - 1} " not in line]
+    lost.unlink()
+    code, out, err = run("dump", old, "--since", since)
+    assert (code, err) == (0, "") and out.splitlines() == whole[-len(out.splitlines()) :]
+    assert run("tail", old, "-n", 3)[0] == 0 and run("export", old, "--to", "csv", "--since", since)[0] == 0
+    assert next(replay.events(old, since=since))["seq"][0].as_py() == since
+    assert next(replay.follow(old, since=since, timeout=0))["seq"][0].as_py() == since
+    for verb in (["dump"], ["dump", "--since", since - 1], ["export", "--to", "csv"], ["tail", "-n", 1000]):
+        code, _, err = run(verb[0], old, *verb[1:])
+        assert code == 2 and err.count("\n") == 1 and "begins with seq 0 is missing" in err, verb
+
+
+def test_of_several_journals_it_says_whose_snapshot_was_passed_over(run: Run, old: Path, tmp_path: Path) -> None:
+    train(tmp_path / "other")
+    flip(by_seq(old / "snapshots")[-1], 50)
+    for verb in ("totals", "runs", "trends", "compare", "diverge", "replay"):
+        with process(verb, old, tmp_path / "other") as asked:
+            _, err = asked.communicate()
+        assert asked.returncode in (0, 1) and err.count("\n") == 1 and str(old) in err and "passed over" in err, verb
+
+
 def test_a_journal_of_a_newer_format_does_not_hide_the_others(run: Run, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         train(tmp_path / name)

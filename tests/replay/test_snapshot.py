@@ -122,7 +122,7 @@ def test_a_damaged_one_is_passed_over_and_named(compacted: MemoryStorage) -> Non
     flip(compacted, snapshot.path_of(older), 800)
     with pytest.warns(RuntimeWarning) as caught:
         assert load(compacted) == good
-    assert [str(one.message).partition(":")[0] for one in caught] == [
+    assert [str(one.message).split(": ")[1] for one in caught] == [
         snapshot.path_of(newest),
         snapshot.path_of(older),
     ]
