@@ -23,8 +23,12 @@ class Proxy:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """The environment's: wrappers and checkers of a framework ask whether this is one of its environments."""
-        return type(self.__dict__.get("_journal_env", None))
+        """The environment's: wrappers and checkers of a framework ask whether this is one of its environments.
+
+        Not its type: it may itself stand in another one's place.
+        """
+        kind: type = self.__dict__.get("_journal_env", None).__class__
+        return kind
 
     def __getattr__(self, name: str) -> Any:
         if "_journal_env" not in self.__dict__:

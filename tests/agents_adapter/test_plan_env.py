@@ -52,6 +52,14 @@ def entries(track: Track) -> list[list[Any]]:
     return found
 
 
+def test_wrapped_and_recorded_it_is_still_the_environment_to_a_framework(tmp_path: Path) -> None:
+    """Stable-Baselines3 asks whether it was given a gymnasium.Env."""
+    with agents_adapter.start(tmp_path / "x", code="c") as run:
+        env = run.agent("PPO", stateless=True).wrap(PlanEnv(Market(), PLAN))
+        assert isinstance(env, Market) and not isinstance(env, dict)
+        framework(env, 3)
+
+
 def test_resets_take_seed_and_options_of_the_entries_in_turn() -> None:
     inner = Market()
     env = PlanEnv(inner, PLAN)
