@@ -136,11 +136,20 @@ def column(cells: Cells, name: str, found: Index) -> NDArray[Any]:
     return cells[name][found]
 
 
-def takes(cells: Cells, found: Index | None = None) -> NDArray[np.uint64]:
-    """How many seqs each of these heads (those with an index in `found`) takes: a mark none, a batch its count."""
-    kinds = cells["kind"] if found is None else column(cells, "kind", found)
-    count = np.where(kinds >= cell.MARK_FIRST, np.uint64(0), np.uint64(1))
+def takes(cells: Cells) -> NDArray[np.uint64]:
+    """How many seqs each of these heads takes: none for a mark, a batch its count, any other one."""
+    return np.diff(seqs(cells, np.arange(len(cells)), cells["kind"], 0))
+
+
+def seqs(cells: Cells, found: Index, kinds: NDArray[np.uint16], first: int) -> NDArray[np.uint64]:
+    """The seqs that the heads `found`, of these kinds, must have, and the one behind the last.
+
+    A mark takes none, a batch its count, any other one; a mark has the seq of the event after it.
+    """
+    following = np.empty(len(found) + 1, dtype=np.uint64)
+    following[0] = first
+    np.less(kinds, cell.MARK_FIRST, out=following[1:], casting="unsafe")
     batches = np.flatnonzero(kinds == cell.REWARDS)
     if len(batches):
-        count[batches] = cells.view(COUNT)["count"][batches if found is None else found[batches]]
-    return count
+        following[1:][batches] = cells.view(COUNT)["count"][found[batches]]
+    return np.cumsum(following, out=following)

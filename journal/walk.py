@@ -60,6 +60,8 @@ class Piece:
     cells: Cells
     heads: Index
     """Indices in `cells` of the good heads, events and marks."""
+    seqs: NDArray[np.uint64]
+    """The seq of each head, or for a mark of the event after it, and the one behind the last: one more than `heads`."""
     end: int
     """Index of the cell after the last good one."""
     verified: int
@@ -71,7 +73,7 @@ class Piece:
     @property
     def events(self) -> int:
         """How many events it holds."""
-        return int(arrays.takes(self.cells, self.heads).sum())
+        return int(self.seqs[-1] - self.seqs[0])
 
     @property
     def empty(self) -> bool:
@@ -272,11 +274,8 @@ class Walk:
         self, ordinal: int, path: str, header: segment.Header, raw: memoryview, cells: Cells, size: int
     ) -> Piece:
         found = arrays.heads(cells)
-        # The seq that each head must have, and the one behind the last.
-        seqs = np.full(len(found) + 1, self.seq, dtype=np.uint64)
-        np.cumsum(arrays.takes(cells, found), out=seqs[1:])
-        seqs[1:] += np.uint64(self.seq)
         kinds = arrays.column(cells, "kind", found)
+        seqs = arrays.seqs(cells, found, kinds, self.seq)
         wrong = np.flatnonzero(arrays.column(cells, "seq", found) != seqs[:-1])
         if len(wrong):
             found, kinds = found[: wrong[0]], kinds[: wrong[0]]
@@ -310,8 +309,9 @@ class Walk:
         bad_reason = None
         if not sealed and any_set(rest):
             bad_reason = "a cell does not check"
-        piece = Piece(header, path, self.position, self.seq, raw, cells, found, end, verified, sealed, size)
-        seq = int(seqs[len(found)])
+        seqs = seqs[: len(found) + 1]
+        seq = int(seqs[-1])
+        piece = Piece(header, path, self.position, self.seq, raw, cells, found, seqs, end, verified, sealed, size)
         followed = ordinal != self.ordinals[-1]
         if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):
             raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)

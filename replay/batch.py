@@ -160,16 +160,15 @@ class _Unpacked(Batch):
     """The events of a checked segment. Knows the first row of each head, and makes a column when it is asked for."""
 
     def __init__(self, piece: Piece, runs: Runs) -> None:
-        self._heads, self._cells = _events(piece)
+        self._heads, self._cells, seqs = _events(piece)
+        self._begins: NDArray[np.int64] = (seqs - piece.seqs[0]).astype(np.int64)
+        length = int(piece.seqs[-1] - piece.seqs[0])
         self._batches = np.flatnonzero(self._cells["kind"] == cell.REWARDS)
         wrong = unpacking.contradiction(self._cells[self._batches]) if len(self._batches) else None
         if wrong is not None:
             index = int(self._batches[wrong[0]])
             place = piece.offset(int(self._heads[index]))
             raise CorruptJournal(piece.path, place, int(self._cells["seq"][index]), wrong[1])
-        takes = arrays.takes(self._cells).astype(np.int64)
-        ends = np.cumsum(takes)
-        self._takes, self._begins = takes, ends - takes
         kind = self._cells["kind"]
         self._rare = np.flatnonzero((kind != cell.REWARDED) & (kind != cell.REWARDS))
         with_payload = np.flatnonzero((self._cells["extent"] != 0) & (kind != cell.REWARDS))
@@ -183,7 +182,6 @@ class _Unpacked(Batch):
         except ValueError as error:
             seq = self._seq(runs.row)
             raise CorruptJournal(piece.path, _offset(piece, seq), seq, str(error)) from error
-        length = int(ends[-1]) if len(ends) else 0
         super().__init__(
             {}, length, runs=ids, names=runs.context.names, payloads=payloads, path=piece.path, piece=piece
         )
@@ -255,23 +253,25 @@ class _Unpacked(Batch):
             found[self._batches] = 0
         elif name == "seq":
             found -= self._begins.astype(np.uint64)
-        column = np.repeat(found, self._takes)
+        column = np.repeat(found, np.diff(self._begins, append=self._length))
         if name == "seq":
             column += np.arange(self._length, dtype=np.uint64)
         return column
 
 
-def _events(piece: Piece) -> tuple[arrays.Index, arrays.Cells]:
-    """The heads of a piece that are events, and their cells."""
+def _events(piece: Piece) -> tuple[arrays.Index, arrays.Cells, NDArray[np.uint64]]:
+    """The heads of a piece that are events, their cells, and their seqs."""
     is_event = arrays.column(piece.cells, "kind", piece.heads) < cell.MARK_FIRST
-    found = piece.heads if is_event.all() else piece.heads[is_event]
-    return found, arrays.at(piece.cells, found)
+    found, seqs = piece.heads, piece.seqs[:-1]
+    if not is_event.all():
+        found, seqs = found[is_event], seqs[is_event]
+    return found, arrays.at(piece.cells, found), seqs
 
 
 def _offset(piece: Piece, seq: int) -> int:
     """The byte of the cell that holds event `seq`: the last one that begins at or before it."""
-    heads, cells = _events(piece)
-    return piece.offset(int(heads[np.searchsorted(cells["seq"], np.uint64(seq), side="right") - 1]))
+    heads, _, seqs = _events(piece)
+    return piece.offset(int(heads[np.searchsorted(seqs, np.uint64(seq), side="right") - 1]))
 
 
 def _changes(
@@ -331,12 +331,11 @@ def _filled(length: int, since: list[tuple[int, int]]) -> NDArray[np.int32]:
 
 def parts(piece: Piece) -> Iterator[Piece]:
     """A piece in stretches of its heads, of at most `ROWS` events each or one reward batch: bounded when unpacked."""
-    rows = np.cumsum(arrays.takes(piece.cells, piece.heads), dtype=np.uint64)
-    start = 0
+    start, seqs = 0, piece.seqs
     while start < len(piece.heads):
-        before = int(rows[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(rows, np.uint64(before + ROWS), side="right")))
-        yield replace(piece, heads=piece.heads[start:stop])
+        behind = int(np.searchsorted(seqs, seqs[start] + np.uint64(ROWS), side="right")) - 1
+        stop = max(start + 1, behind)
+        yield replace(piece, heads=piece.heads[start:stop], seqs=seqs[start : stop + 1])
         start = stop
 
 

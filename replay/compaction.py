@@ -20,6 +20,7 @@ from itertools import islice
 from typing import IO, Final
 
 from journal import segment
+from journal.ahead import ahead
 from journal.cell import CELL
 from journal.errors import CorruptJournal, JournalFailed, JournalLocked
 from journal.live import by_system, failure
@@ -307,14 +308,18 @@ def _write_history(
 
 def _gives_again(storage: Storage, told: Description, step: Callable[[int], None]) -> bool:
     """Are the segments made again from a history file the ones on disk, byte for byte?"""
-    for header, raw in history.reencode(storage, told.path):
+    offset = 0
+    for header, part, last in ahead(history.stretches(storage, told.path)):
         path = segment.path_of(header.ordinal)
-        if len(raw) != storage.size(path):
-            return False
-        for offset in range(0, len(raw), _CHUNK):
-            if raw[offset : offset + _CHUNK] != storage.read(path, offset, _CHUNK):
+        for begin in range(0, len(part), _CHUNK):
+            if part[begin : begin + _CHUNK] != storage.read(path, offset + begin, min(_CHUNK, len(part) - begin)):
                 return False
-        step(len(raw))
+        offset += len(part)
+        if last:
+            if offset != storage.size(path):
+                return False
+            step(offset)
+            offset = 0
     return True
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from journal import arrays, segment
 from journal.errors import CorruptJournal
 from journal.manifest import Manifest
@@ -58,7 +60,7 @@ class Contents:
         if piece.path.startswith(segment.DIRECTORY):  # Those of history were made anew just now.
             bad = arrays.first_bad(piece.raw, piece.cells, piece.heads, piece.header.salt, piece.position)
             if bad is not None:
-                seq = piece.seq + int(arrays.takes(piece.cells[piece.heads[piece.heads < bad]]).sum())
+                seq = int(piece.seqs[np.searchsorted(piece.heads, bad)])
                 found(CorruptJournal(piece.path, piece.offset(bad), seq, "this cell's own checksum does not match"))
         self._whole = self._whole and piece.seq == self._state.events
         if not self._whole:
@@ -85,7 +87,7 @@ class Contents:
         while len(batch):
             stop = len(batch)
             if self._snapshots:
-                stop = min(stop, self._snapshots[0] + 1 - int(batch.seq[0]))
+                stop = min(stop, self._snapshots[0] + 1 - int(batch.at("seq", 0)))
             fold(self._state, batch.cut(0, stop))
             batch = batch.cut(stop, len(batch))
             if self._snapshots and self._snapshots[0] == self._state.last_seq:

@@ -88,4 +88,5 @@ def _before_damage(storage: Storage, walk: Walk, error: CorruptJournal) -> Piece
     if not len(found) or position != walk.position:
         return None
     end = int(found[-1] + 1 + np.int64(cells["extent"][found[-1]]))
-    return Piece(header, error.path, position, walk.seq, raw, cells, found, end, 0, False, len(data))
+    seqs = arrays.seqs(cells, found, cells["kind"][found], walk.seq)
+    return Piece(header, error.path, position, walk.seq, raw, cells, found, seqs, end, 0, False, len(data))

@@ -66,7 +66,7 @@ def follow_batches(place: Place, since: int, *, durable: bool = False, timeout: 
                 found = waiting.release(news) if durable else [news.batch] if news.batch is not None else []
                 for batch in found:
                     yield batch
-                    since = int(batch.seq[-1]) + 1
+                    since = int(batch.at("seq", len(batch) - 1)) + 1
                     heard = time.monotonic()
                 if waiting.let_go and news.promised > since:
                     break  # What was let go can be read now.
@@ -106,7 +106,7 @@ class _Waiting:
             self._count += len(news.batch)
         while self._held and int(self._held[0].seq[0]) < news.promised:
             batch = self._held.popleft()
-            count = min(len(batch), news.promised - int(batch.seq[0]))
+            count = min(len(batch), news.promised - int(batch.at("seq", 0)))
             if count < len(batch):
                 self._held.appendleft(batch.cut(count, len(batch)))
                 batch = batch.cut(0, count)
@@ -127,7 +127,7 @@ def _news(storage: Storage, manifest: Manifest, since: int) -> Iterator[News]:
         runs = Runs(opening_context(piece))
         for part in parts(piece) if walk.seq > since else ():
             batch = unpack(part, runs)
-            start = max(0, since - int(batch.seq[0])) if len(batch) else 0
+            start = max(0, since - int(batch.at("seq", 0))) if len(batch) else 0
             if start < len(batch):
                 yield News(batch.cut(start, len(batch)), walk.promise.events)
     if walk.last is None:
@@ -182,16 +182,18 @@ class _Follower:
         bad = arrays.first_bad(raw, cells, found, self._header.salt, position)
         if bad is not None:
             found = found[found < bad]
-        takes = arrays.takes(cells[found])
-        expected = np.uint64(self._seq) + np.cumsum(takes, dtype=np.uint64) - takes
-        wrong = np.flatnonzero(cells["seq"][found] != expected)
+        kinds = arrays.column(cells, "kind", found)
+        seqs = arrays.seqs(cells, found, kinds, self._seq)
+        wrong = np.flatnonzero(arrays.column(cells, "seq", found) != seqs[:-1])
         found = found[: wrong[0]] if len(wrong) else found
         if not len(found):
             return None
         end = int(found[-1]) + 1 + int(cells["extent"][found[-1]])
-        kinds = cells["kind"][found]
+        kinds, seqs = kinds[: len(found)], seqs[: len(found) + 1]
         self._sealed = int(kinds[-1]) == cell.SEGMENT_SEALED
-        piece = Piece(self._header, self._path, position, self._seq, raw, cells, found, end, 0, self._sealed, len(data))
+        piece = Piece(
+            self._header, self._path, position, self._seq, raw, cells, found, seqs, end, 0, self._sealed, len(data)
+        )
         self._index += end
         self._seq += piece.events
         # A receipt is evidence of a sync that has returned; none states more than what stands before it.

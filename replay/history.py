@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Any, Final, Self, cast
@@ -130,7 +131,10 @@ def spans(storage: Storage, manifest: Manifest, since: int = 0) -> list[Span]:
 
 
 class HistoryWriter:
-    """Writes one history file to a stream, segment by segment; a context manager. Memory: a row group."""
+    """Writes one history file to a stream, segment by segment; a context manager. Memory: two row groups.
+
+    A row group is encoded in a thread, while the next one is gathered; where that fails, it is raised by a later call.
+    """
 
     def __init__(self, stream: IO[bytes], journal_id: bytes, base: Base) -> None:
         self._file = Writer(
@@ -143,6 +147,8 @@ class HistoryWriter:
         self._covered: list[dict[str, Any]] = []
         self._pending: list[pa.Table] = []
         self._rows = 0
+        self._encoder = ThreadPoolExecutor(1, "encoding history")
+        self._encoding: Future[None] | None = None
 
     def add(self, piece: Piece, header: bytes) -> None:
         """Take in the next segment, whole; `header` is its first 64 bytes."""
@@ -166,6 +172,7 @@ class HistoryWriter:
     def close(self, end: Base) -> tuple[int, str]:
         """Finish it: the log stands at `end` behind the last segment. Returns (size in bytes, SHA-256)."""
         self._flush()
+        self._wait()
         return self._file.close(
             {
                 "journal": self._journal_id.hex(),
@@ -181,12 +188,22 @@ class HistoryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._encoder.shutdown()
         self._file.__exit__(kind, error, trace)
 
     def _flush(self) -> None:
+        self._wait()
         if self._rows:
-            self._file.write(pa.concat_tables(self._pending).unify_dictionaries().combine_chunks())
+            self._encoding = self._encoder.submit(self._encode, self._pending)
         self._pending, self._rows = [], 0
+
+    def _wait(self) -> None:
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.result()
+
+    def _encode(self, tables: list[pa.Table]) -> None:
+        self._file.write(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +285,20 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
 
     Raises as `read` does. Memory: a segment and a row group.
     """
+    parts: list[bytes] = []
+    for header, part, last in stretches(storage, path):
+        parts.append(part)
+        if last:
+            data = b"".join(parts)
+            parts.clear()  # Whoever gets `data` need not hold it twice.
+            yield header, data
+
+
+def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes, bool]]:
+    """The same in pieces of at most a row group: (header, the bytes that come next, are they the segment's last).
+
+    Raises as `read` does. Memory: a row group and its cells.
+    """
     file, told = _open(storage, path)
     numbers = iter(range(file.metadata.num_row_groups))
     rows: pa.Table = None
@@ -277,23 +308,22 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
             header = segment.Header.parse(covered.header, path)
             if isinstance(header, str):
                 raise ValueError(header)
-            raw = [covered.header]
-            cells, missing = 0, end - covered.seq
-            while missing:
+        yield header, covered.header, False
+        cells, missing = 0, end - covered.seq
+        while missing:
+            with reading(path, covered.seq):
                 if rows is None or not rows.num_rows:
                     number = next(numbers, None)
                     if number is None:
                         raise ValueError("it holds fewer events than it says")
                     rows = file.read_row_group(number, columns=lossless.KEPT).combine_chunks()
                 count = min(missing, rows.num_rows)
-                raw.append(lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells))
-                cells += len(raw[-1]) // CELL
-                rows = rows.slice(count)
-                missing -= count
-            raw.append(covered.trailing)
-        data = b"".join(raw)
-        raw.clear()  # Whoever gets `data` need not hold it twice.
-        yield header, data
+                part = lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells)
+            cells += len(part) // CELL
+            rows = rows.slice(count)
+            missing -= count
+            yield header, part, False
+        yield header, covered.trailing, True
 
 
 def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[Piece]:

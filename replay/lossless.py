@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from journal import arrays, cell
@@ -51,19 +52,17 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
     `before` is the index of the cell after the last event taken so far; the cells from there to the first event here
     are its marks. Returns the rows, and that index for the next call.
     """
-    found = arrays.at(piece.cells, piece.heads)
-    takes = arrays.takes(found)
-    is_event = takes > 0
-    at, takes = piece.heads[is_event], takes[is_event]
-    row = (np.cumsum(takes) - takes).astype(np.int64)
-    ends = at + 1 + found["extent"][is_event]
+    is_event = piece.seqs[1:] > piece.seqs[:-1]
+    at, row = piece.heads[is_event], (piece.seqs[:-1][is_event] - piece.seqs[0]).astype(np.int64)
+    kinds = arrays.column(piece.cells, "kind", at)
+    ends = at + 1 + arrays.column(piece.cells, "extent", at)
     begins = np.concatenate(([before], ends[:-1])) if len(at) else at
     marks = {
         int(row[i]): bytes(piece.raw[begins[i] * CELL : at[i] * CELL]) for i in np.flatnonzero(begins < at).tolist()
     }
     heads = {
         int(row[i]): bytes(piece.raw[at[i] * CELL : (at[i] + 1) * CELL])
-        for i in np.flatnonzero(found["kind"][is_event] == cell.REWARDS).tolist()
+        for i in np.flatnonzero(kinds == cell.REWARDS).tolist()
     }
     columns = [
         *table.record_batch(batch, table.EXACT).columns,
@@ -194,5 +193,5 @@ def _rare(rows: pa.Table, name: str) -> dict[int, bytes]:
     column = _chunk(rows, name)
     if column.null_count == len(column):
         return {}
-    at = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    at = pc.indices_nonzero(column.is_valid()).to_numpy()
     return dict(zip(at.tolist(), column.drop_null().to_pylist(), strict=True))

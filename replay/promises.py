@@ -54,9 +54,8 @@ def lost_heads(piece: Piece, seq: int, start: bytes | None) -> Iterator[Head]:
     take it alone. The chain up to where it stood is the proof all the same. It stood behind the event, or behind marks
     that follow it. `start` is the chain at the piece's beginning, None if it is not known.
     """
-    following = piece.seq + np.cumsum(arrays.takes(piece.cells, piece.heads), dtype=np.uint64)
     done, value = 0, start
-    for number in np.flatnonzero(following == seq + 1).tolist():
+    for number in np.flatnonzero(piece.seqs[1:] == seq + 1).tolist():
         at = int(piece.heads[number])
         end = at + 1 + int(piece.cells["extent"][at])
         for index in piece.heads[piece.heads < end].tolist():
