@@ -169,8 +169,12 @@ def _below(place: str, depth: int) -> Iterator[str]:
             for entry in os.scandir(place)
             if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(UNFINISHED)
         ]
+    except PermissionError:
+        if os.path.basename(place) != "lost+found":
+            yield place  # There may be journals in it: reading it will say why they are not told.
+        return
     except OSError:
-        return  # It cannot be looked into; what is named itself will be read, and say why.
+        return  # It is gone, or a file; what is named itself will be read, and say why.
     for path in entries:
         if _is_journal(path):
             yield path

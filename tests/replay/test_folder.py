@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 import journal
 import replay
+from journal.storage.disk import DiskStorage
 from replay.many import once
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -194,6 +196,26 @@ def test_of_copies_a_readable_one_counts_and_else_the_first(good: Path) -> None:
     found = once(values)
     assert list(found.states) == [str(good / "a"), str(good / "b")]
     assert [path for path, _ in found.parted] == [str(good / "a copy")]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(run: Run, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals may lie in it. Who is root may look into all, so it is the system that says no."""
+    (good / "shut").mkdir()
+    (good / "lost+found").mkdir()
+    look = os.scandir
+
+    def shut(place: Any) -> Any:
+        if Path(place).name in ("shut", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", shut)
+    monkeypatch.setattr(DiskStorage, "exists", lambda *_: shut(good / "shut"))
+    for verb in MERGING:
+        code, out, err = run(verb, good, "--json")
+        found = json.loads(out)
+        assert code == 2 and err.count("\n") == 1 and str(good / "shut") in err, verb
+        assert names(good, found["errors"]) == ["shut"] and len(found["journals"]) == 4
 
 
 def test_trends_of_an_agent_that_no_journal_knows_are_one_line(run: Run, good: Path) -> None:
