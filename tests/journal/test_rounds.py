@@ -15,7 +15,6 @@ import pytest
 
 import journal
 from journal import cell, commit
-from journal.commit import Commit
 from journal.errors import DiskFull
 from journal.live import LiveSegment
 from journal.storage import Storage
@@ -163,7 +162,7 @@ def test_an_error_in_the_thread_is_told_to_every_later_caller(
 ) -> None:
     """A thread that died would promise nothing any more, and nobody would know."""
     with monkeypatch.context() as patch:
-        patch.setattr(Commit, "once", lambda self: 1 / 0)
+        patch.setattr(commit.Commit, "once", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             rounds(log, patch, 0.5, nothing)
     for use in (log.sync, lambda: log.append(journal.Custom(name="y")), log.close):
@@ -196,14 +195,14 @@ def test_promises_are_made_by_one_thread_at_a_time(log: journal.Log, monkeypatch
     one, held = log._commit, list[str]()
 
     def watch(patch: pytest.MonkeyPatch, name: str) -> None:
-        method = getattr(Commit, name)
+        method = getattr(commit.Commit, name)
 
-        def call(self: Commit, *args: Any, **more: Any) -> Any:
+        def call(self: commit.Commit, *args: Any, **more: Any) -> Any:
             assert self._mutex.locked(), name
             held.append(name)
             return method(self, *args, **more)
 
-        patch.setattr(Commit, name, call)
+        patch.setattr(commit.Commit, name, call)
 
     with monkeypatch.context() as patch:
         for name in ("_once", "_seal_left", "_finish", "_guarded"):
@@ -312,14 +311,14 @@ def test_left_at_the_last_moment_a_segment_gets_no_receipt(
     log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind the look at what is left, the writer goes on: its chain begins behind a seal that is not there."""
-    seal_left = Commit._seal_left
+    seal_left = commit.Commit._seal_left
 
-    def late(self: Commit) -> None:
+    def late(self: commit.Commit) -> None:
         seal_left(self)
         fill(log)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Commit, "_seal_left", late)
+        patch.setattr(commit.Commit, "_seal_left", late)
         log._commit.once()
     assert marks(storage) == [] and log.promised.seq == -1
     log.close()
