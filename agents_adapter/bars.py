@@ -104,7 +104,10 @@ class Bars:
         if instrument is None or timeframe is None:
             raise EventRejected(f"{where}: its name tells no instrument and timeframe: give instrument=, timeframe=")
         frame, origin = frames.read(where)
-        return cls.from_frame(frame, instrument, timeframe, origin)
+        bars = cls.from_frame(frame, instrument, timeframe, origin)
+        if len(bars) < 2:
+            raise EventRejected(f"{where}: 1 bar is too short: give two or more, from which the timeframe can be seen")
+        return bars
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, instrument: str, timeframe: str, origin: Origin = HERE) -> Bars:

@@ -63,8 +63,11 @@ def read(path: str) -> tuple[pd.DataFrame, Origin]:
 
     Raises `EventRejected` where it holds no table, `OSError` where it cannot be read.
     """
-    with open(path, "rb") as file:
-        start = file.read(4096)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file: give the path of a file of bars") from None
     if start[:4] == b"PAR1":
         return _read_parquet(path)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -74,9 +77,12 @@ def read(path: str) -> tuple[pd.DataFrame, Origin]:
         # MetaTrader ends each line with a separator, which must not make the first column an index.
         frame = pd.read_csv(path, sep=separator, encoding=encoding, index_col=False, dtype=str, skip_blank_lines=False)
     except (ValueError, UnicodeError) as error:
-        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}") from error
+        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}: {_TABLE}") from error
     frame = frame.dropna(how="all")  # Blank lines; they count all the same.
     return frame, Origin(path, "line", frame.index.to_numpy(dtype=np.int64) + 2)
+
+
+_TABLE: Final = "give a file with a header line, or a Parquet file, of times and prices"
 
 
 def _read_parquet(path: str) -> tuple[pd.DataFrame, Origin]:
@@ -85,7 +91,7 @@ def _read_parquet(path: str) -> tuple[pd.DataFrame, Origin]:
     try:
         return pd.read_parquet(path), Origin(path, "row")
     except (pa.ArrowException, ValueError) as error:
-        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}") from error
+        raise EventRejected(f"{path}: no table of bars: {str(error).splitlines()[0]}: {_TABLE}") from error
 
 
 def _headers(frame: pd.DataFrame) -> tuple[dict[str, int], list[Finding]]:

@@ -277,7 +277,7 @@ def test_files_that_are_no_bars(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(EventRejected, match="its name tells no instrument"):
         Bars.read(path)
-    with pytest.raises(EventRejected, match=r"data.csv: no table of bars"):
+    with pytest.raises(EventRejected, match=r"data.csv: no table of bars: .*: give a file with a header line"):
         Bars.read(path, "A", "H1")
     path.write_bytes(bytes(range(256)) * 10)
     with pytest.raises(EventRejected):
@@ -285,7 +285,10 @@ def test_files_that_are_no_bars(tmp_path: Path) -> None:
     path.write_text("hello\nworld\n")
     with pytest.raises(EventRejected, match="no column 'open'"):
         Bars.read(path, "A", "H1")
-    with pytest.raises(FileNotFoundError):
+    path.write_text("time,open,high,low,close\n2024-01-01 00:00,1,1,1,1\n")
+    with pytest.raises(EventRejected, match=r"data.csv: 1 bar is too short: give two or more"):
+        Bars.read(path, "A", "H1")
+    with pytest.raises(FileNotFoundError, match=r"none.csv: there is no such file: give the path"):
         Bars.read(tmp_path / "none.csv", "A", "H1")
 
 
