@@ -234,6 +234,8 @@ def _show_results(out: Console, results: Document) -> None:
             _span(one["iqm"]),
         )
     out.print(table)
+    if not results["contests"]:
+        return  # Replicates of one agent: there is nobody to hold it against.
     table = _table("pair", "difference", "95 %", "P(improvement)", "p (Holm)", "better")
     for one in results["contests"]:
         table.add_row(

@@ -144,9 +144,10 @@ def _notes(phase: Phase, standings: Sequence[Standing], tried: int) -> Iterable[
             f"under {_COUNT} replicates ({', '.join(few)}): this describes these policies on these bars; nobody is "
             "called better"
         )
-    else:
+    elif len(standings) > 1:
         yield f"of equals, one would be called better in at most {statistics.ALPHA:.0%} of such comparisons"
-    compared = f"{tried} agents were tried in these journals, {len(standings)} are compared"
+    were, are = "agent was" if tried == 1 else "agents were", "is" if len(standings) == 1 else "are"
+    compared = f"{tried} {were} tried in these journals, {len(standings)} {are} compared"
     yield compared if tried < 3 else f"{compared}: the best of many looks good by luck"
 
 

@@ -73,8 +73,10 @@ def describe(agents: Sequence[Values], seed: int = 0) -> list[Interval]:
 
 
 def compare_pairs(agents: Sequence[Values], seed: int = 0) -> list[Pair]:
-    """Every pair of agents, the larger mean first. Higher values are better."""
+    """Every pair of agents, the larger mean first; of one agent there is none. Higher values are better."""
     places = [(i, j) for i in range(len(agents)) for j in range(i + 1, len(agents))]
+    if not places:
+        return []
     places = [(i, j) if agents[i].mean() >= agents[j].mean() else (j, i) for i, j in places]
     drawn = _resampled(agents, lambda one: [one[i].mean((1, 2)) - one[j].mean((1, 2)) for i, j in places], seed)
     raw = [_permuted(agents[i], agents[j], seed) for i, j in places]

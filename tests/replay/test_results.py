@@ -72,6 +72,17 @@ def test_under_five_replicates_it_describes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("agents", [replicates(PPO=2.0), replicates(PPO=2.0, SAC=1.0)])
+def test_replicates_of_one_agent_are_described_alone(run: Run, tmp_path: Path, agents: dict[str, float]) -> None:
+    place = trained(tmp_path / "j", agents)
+    names = [name for name in agents if name.startswith("PPO")]
+    code, out, err = run("compare", place, "--agents", ",".join(names))
+    assert (code, err) == (0, "") and "6 agents saw the same bars" in out and "1 is compared" in out
+    assert "interquartile mean" in out and "pair" not in out and "of equals" not in out
+    one = found(place, agents=names)
+    assert [standing.agent for standing in one.standings] == ["PPO"] and one.contests == ()
+
+
 def test_of_evaluation_where_there_is_one(tmp_path: Path) -> None:
     one = found(trained(tmp_path / "train", {"PPO": 1.0, "SAC": 2.0}))
     assert one.phase == "train" and one.notes[0].startswith("training returns, with exploration")
