@@ -116,12 +116,12 @@ class Episode:
         """
         if type(reward) is not float:
             reward = as_reward(reward)
-        over = bool(terminated or truncated)  # Asked before anything is recorded: it may be no truth.
+        goes_on = not (terminated or truncated)  # Asked before anything is recorded: it may be no truth.
         self._record(self._agent, self.number, self.steps, reward, self.env_index, self._flags)
         self.steps += 1
         if reward - reward == 0.0:
             self.reward += reward
-        if over:
+        if not goes_on:
             self.end("terminated" if terminated else "truncated")
 
     def listen(self, heard: Callable[[float], object]) -> None:
