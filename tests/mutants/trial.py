@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -227,23 +228,25 @@ def _functions_of(path: str) -> dict[str, list[FunctionType]]:
 
 def _changed_functions(path: str, original: str, source: str) -> dict[str, CodeType] | None:
     """The functions whose code is another one in the mutated source; None where it is not only functions' code."""
-    old, new = (compile(text, path, "exec", dont_inherit=True) for text in (original, source))
-    before, after = dict(_codes(old)), dict(_codes(new))
-    if before.keys() != after.keys():
+    old, new = (list(_codes(compile(text, path, "exec", dont_inherit=True))) for text in (original, source))
+    if [name for name, *_ in old] != [name for name, *_ in new]:
         return None
+    named = Counter(name for name, *_ in old)
     changed = {}
-    for name, (code, is_function) in after.items():
-        was = before[name][0]
+    for (_, was, _), (name, code, is_function) in zip(old, new, strict=True):
         if not _same(was, code, deep=is_function):
-            if not is_function or was.co_freevars != code.co_freevars:
+            if not is_function or was.co_freevars != code.co_freevars or named[name] > 1:
                 return None
             changed[name] = code
-    return changed
+    return changed or None
 
 
-def _codes(code: CodeType, is_function: bool = False) -> Iterator[tuple[str, tuple[CodeType, bool]]]:
-    """(name, (code, is it a function's?)) of a module, its classes and their functions; not of what is inside these."""
-    yield code.co_qualname, (code, is_function)
+def _codes(code: CodeType, is_function: bool = False) -> Iterator[tuple[str, CodeType, bool]]:
+    """(name, code, is it a function's?) of a module, its classes and their functions; not of what is inside these.
+
+    What is computed where a module or a class is made is no function; two of the same name are told by their place.
+    """
+    yield code.co_qualname, code, is_function
     if not is_function:
         for one in code.co_consts:
             if isinstance(one, CodeType):
@@ -340,7 +343,7 @@ class _Child:
 
     def end(self, code: int, failed: str, watch: _Watch | None) -> None:
         """In the child: say what came of it, and end."""
-        status = {0: SURVIVED, 1: KILLED, 2: KILLED}.get(code, BROKEN)
+        status = {0: SURVIVED, 1: KILLED, 2: KILLED, 4: KILLED}.get(code, BROKEN)  # 4: conftest cannot be imported.
         told = {"status": status, "by": failed or ("its import" if code else "")}
         if watch is not None:
             told |= {"took": watch.took, "entered": watch.entered}
