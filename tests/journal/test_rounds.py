@@ -53,6 +53,13 @@ def fill(log: journal.Log) -> None:
         log.append(journal.Custom(name="x"))
 
 
+def leave(log: journal.Log) -> None:
+    """Go on to the next segment, without any event in it."""
+    with log.lock:
+        log._room(8192)
+        log._allow()
+
+
 def rounds(log: journal.Log, patch: pytest.MonkeyPatch, interval: float | None, *actions: Action) -> list[float | None]:
     """The sync thread's work, one round behind each action, then its end. Returns how long it would have waited."""
     waited: list[float | None] = []
@@ -115,13 +122,7 @@ def test_a_round_seals_what_the_writer_has_left_though_no_event_is_new(
     log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch, interval: float | None
 ) -> None:
     log.sync()
-
-    def rotate() -> None:
-        with log.lock:
-            log._room(8192)
-            log._allow()
-
-    rounds(log, monkeypatch, interval, rotate)
+    rounds(log, monkeypatch, interval, lambda: leave(log))
     assert log.left == [] and marks(storage)[-1] == cell.SEGMENT_SEALED
     log.close()
 
@@ -360,6 +361,21 @@ def test_a_receipt_that_was_not_looked_at_is_counted_by_the_next_promise_or_by_t
     walk = Walk(storage).run()
     assert walk.promise.events == walk.seq == 1 + synced and not walk.unsealed
     assert marks(storage) == [cell.RECEIPT] * (1 + synced) + [cell.SEGMENT_SEALED]
+
+
+def test_a_receipt_that_was_counted_is_forgotten_behind_its_seal(
+    log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_receipt(log, monkeypatch)
+    log._commit.once()
+    leave(log)
+    rounds(log, monkeypatch, None, nothing)
+    log._commit._stopped = False
+    log.append(journal.Custom(name="y"))
+    assert log.sync().seq == 1
+    log.close()
+    walk = Walk(storage).run()
+    assert walk.promise.events == walk.seq == 2 and not walk.unsealed
 
 
 def before_line(nth: int, action: Action) -> bool:
