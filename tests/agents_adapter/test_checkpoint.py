@@ -94,6 +94,14 @@ def test_the_newest_keep_files_of_each_agent_stay(log: journal.Log) -> None:
         assert store.load(one[-2].path, one[-2].sha256) == {"n": 2}
 
 
+def test_three_stay_where_nothing_is_said(log: journal.Log) -> None:
+    """What the docs say a run keeps; a user's disk is planned by it."""
+    store = CheckpointStore(log.storage)
+    for n in range(5):
+        store.save(log, "PPO", n, n)
+    assert len(files(log)) == 3
+
+
 def test_only_what_was_adopted_is_retired(log: journal.Log) -> None:
     first = CheckpointStore(log.storage)
     old = [first.save(log, "PPO", n, n) for n in range(3)]

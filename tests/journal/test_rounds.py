@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import linecache
 import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import journal
 from journal import cell, commit
-from journal.errors import DiskFull
-from journal.live import LiveSegment
-from journal.storage import Storage
+from journal.commit import Commit
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
 from journal.tail import Tail
 from journal.walk import Walk
 
+sys.path.insert(0, str(Path(__file__).parent))
+from quiet import FIRST, Action, fill, leave, marks, nothing, quiet, rounds
+
 pytestmark = pytest.mark.usefixtures("small_segments")
-FIRST = "segments/00000000.seg"
-Action = Callable[[], object]
 
 
 @pytest.fixture
@@ -36,56 +33,6 @@ def storage() -> FaultyStorage:
 @pytest.fixture
 def log(storage: FaultyStorage, clock: Any) -> journal.Log:
     return quiet(storage, clock)
-
-
-def quiet(storage: Storage, clock: Any) -> journal.Log:
-    """Without a thread: it promises when the test says so."""
-    log = journal.open("memory", storage=storage, sync="close", clock=clock)
-    log._commit.stop()
-    log._commit._stopped = False
-    log.append(journal.Custom(name="x"))
-    return log
-
-
-def fill(log: journal.Log) -> None:
-    before = log.tail()[0]
-    while log.tail()[0] is before:
-        log.append(journal.Custom(name="x"))
-
-
-def leave(log: journal.Log) -> None:
-    """Go on to the next segment, without any event in it."""
-    with log.lock:
-        log._room(8192)
-        log._allow()
-
-
-def rounds(log: journal.Log, patch: pytest.MonkeyPatch, interval: float | None, *actions: Action) -> list[float | None]:
-    """The sync thread's work, one round behind each action, then its end. Returns how long it would have waited."""
-    waited: list[float | None] = []
-    left = list(actions)
-
-    def wait(_queue: object, seconds: float | None) -> None:
-        waited.append(seconds)
-        if left:
-            left.pop(0)()
-        else:
-            log._commit._stopped = True
-
-    patch.setattr(commit, "wait", wait)
-    log._commit._interval = interval
-    log._commit._run()
-    return waited
-
-
-def nothing() -> None:
-    """A round in which nobody appends."""
-
-
-def marks(storage: Any) -> list[int]:
-    """The kinds of all promises in the log."""
-    kinds = [int(kind) for piece in Walk(storage) for kind in piece.cells["kind"][piece.heads]]
-    return [kind for kind in kinds if kind in (cell.RECEIPT, cell.SEGMENT_SEALED)]
 
 
 def test_a_round_promises_the_next_one_puts_the_receipt_on_disk_and_then_it_is_still(
@@ -163,7 +110,7 @@ def test_an_error_in_the_thread_is_told_to_every_later_caller(
 ) -> None:
     """A thread that died would promise nothing any more, and nobody would know."""
     with monkeypatch.context() as patch:
-        patch.setattr(commit.Commit, "once", lambda self: 1 / 0)
+        patch.setattr(Commit, "once", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             rounds(log, patch, 0.5, nothing)
     for use in (log.sync, lambda: log.append(journal.Custom(name="y")), log.close):
@@ -196,14 +143,14 @@ def test_promises_are_made_by_one_thread_at_a_time(log: journal.Log, monkeypatch
     one, held = log._commit, list[str]()
 
     def watch(patch: pytest.MonkeyPatch, name: str) -> None:
-        method = getattr(commit.Commit, name)
+        method = getattr(Commit, name)
 
-        def call(self: commit.Commit, *args: Any, **more: Any) -> Any:
+        def call(self: Commit, *args: Any, **more: Any) -> Any:
             assert self._mutex.locked(), name
             held.append(name)
             return method(self, *args, **more)
 
-        patch.setattr(commit.Commit, name, call)
+        patch.setattr(Commit, name, call)
 
     with monkeypatch.context() as patch:
         for name in ("_once", "_seal_left", "_finish", "_guarded"):
@@ -312,155 +259,16 @@ def test_left_at_the_last_moment_a_segment_gets_no_receipt(
     log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind the look at what is left, the writer goes on: its chain begins behind a seal that is not there."""
-    seal_left = commit.Commit._seal_left
+    seal_left = Commit._seal_left
 
-    def late(self: commit.Commit) -> None:
+    def late(self: Commit) -> None:
         seal_left(self)
         fill(log)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit.Commit, "_seal_left", late)
+        patch.setattr(Commit, "_seal_left", late)
         log._commit.once()
     assert marks(storage) == [] and log.promised.seq == -1
     log.close()
     walk = Walk(storage).run()
     assert walk.promise.events == walk.seq == log.next_seq
-
-
-# -- cut short -------------------------------------------------------------------------------------------------------
-
-
-def interrupted_receipt(log: journal.Log, patch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C behind the receipt, which stands in the log, and again while the next promise looks at it."""
-    put = Tail.mark_locked
-
-    def mark_locked(self: Tail, mark: bytes) -> None:
-        put(self, mark)
-        raise KeyboardInterrupt
-
-    def look(self: LiveSegment, offset: int, length: int) -> Any:
-        raise KeyboardInterrupt
-
-    for owner, name, instead in ((Tail, "mark_locked", mark_locked), (LiveSegment, "read", look)):
-        with patch.context() as interrupted:
-            interrupted.setattr(owner, name, instead)
-            with pytest.raises(KeyboardInterrupt):
-                log._commit.once()
-    assert log.promised.seq == -1
-
-
-@pytest.mark.parametrize("synced", [False, True])
-def test_a_receipt_that_was_not_looked_at_is_counted_by_the_next_promise_or_by_the_close(
-    log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch, synced: bool
-) -> None:
-    interrupted_receipt(log, monkeypatch)
-    if synced:
-        log.append(journal.Custom(name="y"))
-        log.sync()
-    log.close()
-    walk = Walk(storage).run()
-    assert walk.promise.events == walk.seq == 1 + synced and not walk.unsealed
-    assert marks(storage) == [cell.RECEIPT] * (1 + synced) + [cell.SEGMENT_SEALED]
-
-
-def test_a_receipt_that_was_counted_is_forgotten_behind_its_seal(
-    log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupted_receipt(log, monkeypatch)
-    log._commit.once()
-    leave(log)
-    rounds(log, monkeypatch, None, nothing)
-    log._commit._stopped = False
-    log.append(journal.Custom(name="y"))
-    assert log.sync().seq == 1
-    log.close()
-    walk = Walk(storage).run()
-    assert walk.promise.events == walk.seq == 2 and not walk.unsealed
-
-
-def before_line(nth: int, action: Action) -> bool:
-    """Ctrl-C in `action`, before the nth line of `journal.commit` that it comes to. False: it has fewer lines.
-
-    Not at the end of a `with`: between it and the release of the lock CPython looks for no signal.
-    """
-    left, before = nth, sys.gettrace()
-
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename != commit.__file__:
-            return None
-        if event == "line" and not linecache.getline(commit.__file__, frame.f_lineno).strip().startswith("with "):
-            left -= 1
-            if left == 0:
-                raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        action()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
-@pytest.mark.parametrize("leaves", [False, True])
-def test_ctrl_c_before_any_line_of_a_promise_breaks_no_later_one(clock: Any, leaves: bool) -> None:
-    """What stands in the log and what the writer knows of it change together, or the next promise finds out."""
-    nth, interrupted = 0, True
-    while interrupted:
-        nth += 1
-        storage = MemoryStorage()
-        log = quiet(storage, clock)
-        log.sync()
-        log.append(journal.Custom(name="y"))
-        if leaves:
-            fill(log)
-        interrupted = before_line(nth, log._commit.once)
-        log._commit.once()
-        fill(log)
-        log._commit.once()
-        log.append(journal.Custom(name="z"))
-        assert log.sync().seq == log.next_seq - 1
-        log.close()
-        walk = Walk(storage).run()
-        assert walk.promise.events == walk.seq == log.next_seq and not walk.unsealed, nth
-    assert nth > 20
-
-
-def test_a_receipt_that_is_on_disk_is_not_synced_again(log: journal.Log, storage: FaultyStorage) -> None:
-    log.sync()
-    log._commit.once()
-    storage.operations.clear()
-    log.sync()
-    assert [one for one in storage.operations if one[0] == "sync"] == []
-    log.close()
-
-
-def test_behind_a_failure_no_receipt_is_counted(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted_receipt(log, monkeypatch)
-    log.poison(OSError(errno.EIO, "I/O error"), "syncing the log")
-    with pytest.raises(journal.JournalFailed):
-        log._commit.once()
-    assert log.promised.seq == -1
-    with pytest.raises(journal.JournalFailed):
-        log.close()
-
-
-def test_a_close_behind_a_failure_seals_nothing_that_waits_for_it(log: journal.Log, storage: FaultyStorage) -> None:
-    with log._commit._mutex:
-        fill(log)
-        log.poison(OSError(errno.EIO, "I/O error"), "syncing the log")
-    with pytest.raises(journal.JournalFailed):
-        log._commit.close()
-    assert marks(storage) == []
-    with pytest.raises(journal.JournalFailed):
-        log.close()
-
-
-def test_a_full_disk_raises_what_it_is(log: journal.Log, storage: FaultyStorage) -> None:
-    storage.fail("create", path="journal.json.tmp", error=errno.ENOSPC)
-    with pytest.raises(DiskFull):
-        log.sync()
-    log.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 _LOG = ("tests/journal/test_recovery.py", "tests/journal/test_recovery_steps.py", "tests/journal/test_power_cuts.py")
 _WRITING = (
-    "tests/journal/test_rounds.py",
+    *("tests/journal/test_rounds.py", "tests/journal/test_promise_lines.py"),
     *("tests/journal/test_promise_steps.py", "tests/journal/test_writer.py", "tests/journal/test_failures.py"),
     *("tests/journal/test_spares.py", "tests/journal/test_reading.py"),
     *("tests/journal/test_context.py", "tests/journal/test_batch.py", "tests/journal/test_promise_interrupts.py"),
