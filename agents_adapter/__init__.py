@@ -64,3 +64,7 @@ def __getattr__(name: str) -> Any:
 
     globals().update({one: getattr(saving, one) for one in _SAVING})
     return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SAVING})

@@ -39,7 +39,8 @@ SIGNATURES = {
         "State.resume": "agent",
     },
     "agents_adapter": {
-        "start": "dir *config *resume *on_failure *shard *checkpoint_every *keep *sync *seeding *continue_from",
+        "start": "dir *config *resume *on_failure *shard *checkpoint_every *keep *sync *seeding *continue_from "
+        "*tolerance",
         "Run.agent": "name *state *save *restore *stateless *replicate",
         "Run.team": "name members",
         "Run.finish": "",
@@ -51,6 +52,9 @@ SIGNATURES = {
         "Episode.step": "reward *terminated *truncated",
         "Episode.end": "reason **metrics",
         "Episode.observe": "bars",
+        "atomic_write": "path mode *backups",
+        "atomic_json": "path value *backups",
+        "atomic_parquet": "path table *backups",
     },
 }
 """What user code may pass: in this order, and where marked `*` by name. The first argument's name is free."""
