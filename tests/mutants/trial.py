@@ -149,7 +149,9 @@ class Bench:
         _say_into(self._sink)
         wanted = {test.partition("::")[0] for test in limits}
         selection = _Selection(limits, child)
-        child.end(_pytest([file for file in self.files if file in wanted], selection), selection.failed, None)
+        # pytest rewrites the asserts of a package that brings a plugin: it would read the module as it is.
+        files = ("--assert=plain", *(file for file in self.files if file in wanted))
+        child.end(_pytest(files, selection), selection.failed, None)
         raise AssertionError("unreachable")
 
 

@@ -108,6 +108,23 @@ def test_history_then_snapshot_then_strays_then_the_base_then_segments_then_old_
     assert changes(again) == [("lock", "writer.lock"), ("sync_directory", "")], "nothing is left to do"
 
 
+def test_a_history_file_that_is_kept_is_durable_with_its_directory_and_not_written_again(
+    compacted: MemoryStorage,
+) -> None:
+    """Who made it may have died before it synced the names; the segments go on the strength of it."""
+    record(compacted, EPISODE)
+    faulty = FaultyStorage(compacted)
+    faulty.fail("rename", path="snapshots/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    again = FaultyStorage(compacted.kill())
+    (kept,) = compact(again).history
+    steps = changes(again)
+    at = steps.index(("make_directory", "history"))
+    assert steps[at + 1] == ("sync_directory", "history") and steps[at + 2] == ("make_directory", "snapshots")
+    assert not [path for _, path in steps if path.startswith(kept)]
+
+
 @pytest.mark.parametrize("path", ["history/*", "snapshots/*"])
 @pytest.mark.parametrize("stuck", [False, True])
 def test_a_failed_step_leaves_no_half_file_and_no_lock(compacted: MemoryStorage, path: str, stuck: bool) -> None:
