@@ -5,9 +5,9 @@ Reading, hashing, unpacking Parquet and adding arrays up release the interpreter
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar, cast
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -27,10 +27,23 @@ def ahead(items: Iterable[T]) -> Generator[T, None, None]:
     """
     source = iter(items)
     with ThreadPoolExecutor(1, "reading ahead") as pool:
-        coming = pool.submit(next, source, _END)
+        coming = submit(pool, next, source, _END)
         while (item := coming.result()) is not _END:
-            coming = pool.submit(next, source, _END)
+            coming = submit(pool, next, source, _END)
             yield cast(T, item)
+
+
+def submit(pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """As `pool.submit`; where no thread can be started any more, as the program is ending, it is done at once."""
+    try:
+        return pool.submit(function, *arguments)
+    except RuntimeError:
+        done: Future[T] = Future()
+        try:
+            done.set_result(function(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
 
 
 class Buffers:

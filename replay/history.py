@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from journal import arrays, cell, segment
-from journal.ahead import ahead
+from journal.ahead import ahead, submit
 from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
@@ -194,7 +194,7 @@ class HistoryWriter:
     def _flush(self) -> None:
         self._wait()
         if self._rows:
-            self._encoding = self._encoder.submit(self._encode, self._pending)
+            self._encoding = submit(self._encoder, self._encode, self._pending)
         self._pending, self._rows = [], 0
 
     def _wait(self) -> None:
