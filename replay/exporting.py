@@ -142,4 +142,4 @@ def beside(path: str) -> tuple[DiskStorage, str]:
     try:
         return DiskStorage(os.path.realpath(above)), inside(name)
     except ValueError:
-        raise NotAJournal(f"{path}: give a name without ':' and '\\'") from None
+        raise NotAJournal(f"{path}: give a name without '\\' that does not begin like a drive, 'c:'") from None

@@ -180,7 +180,7 @@ def test_a_file_gets_its_content_at_once_or_stays_as_it_was(place: Path, run: Ru
         (["--to", "csv", "--output", "{place}/segments/x"], "lies inside the journal"),
         (["--to", "csv", "--output", "{place}/.."], "a directory"),
         (["--to", "csv", "--output", "{place}.d/x"], "No such file"),
-        (["--to", "csv", "--output", "{place}/../12:30"], "without ':'"),
+        (["--to", "csv", "--output", "{place}/../c:30"], "does not begin like a drive"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(place: Path, run: Run, arguments: list[str], words: str) -> None:
