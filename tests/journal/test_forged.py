@@ -70,6 +70,8 @@ def test_only_receipts_and_seals_promise(kind: int) -> None:
         agent = log.agent("A")
         log.sync()
         assert log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=1 << 40, kind=kind))) == 1
+        beside = bytes(4) + promise(log, 2, stated=1 << 40)[4:]  # A receipt but for its crc.
+        assert log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=1 << 40, kind=kind) + beside)) == 9
 
 
 def test_the_forgery_would_have_done_harm(monkeypatch: pytest.MonkeyPatch) -> None:
