@@ -29,6 +29,7 @@ from benchmarks.fresh import fresh
 from benchmarks.question import Answer, Effort, say
 from journal.segment import DIRECTORY as SEGMENTS
 from journal.speed.levels import BATCH
+from journal.storage import Memory
 from journal.storage.disk import DiskFile, DiskStorage
 from replay.compaction import compact
 
@@ -102,6 +103,13 @@ class CountingStorage(DiskStorage):
         self.bytes_read += len(data)
         self.files.add(path)
         return data
+
+    def read_into(self, path: str, memory: Memory) -> int:
+        """As the disk does, counted."""
+        count = super().read_into(path, memory)
+        self.bytes_read += count
+        self.files.add(path)
+        return count
 
     def open(self, path: str) -> DiskFile:
         """As the disk does, noted."""

@@ -9,14 +9,11 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar, cast
 
-import numpy as np
-
 from journal.storage import Storage
+from journal.storage.buffers import Buffers
 
 T = TypeVar("T")
 
-_CHUNK: Final = 1 << 20
-"""Bytes that are read at once: the system copies them to where they still are when they are copied on."""
 _END: Final = object()
 
 
@@ -44,46 +41,6 @@ def submit(pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any
         except BaseException as error:
             done.set_exception(error)
         return done
-
-
-class Buffers:
-    """Memory to read files into, used again when nobody looks at it any more: fresh memory costs as much as reading."""
-
-    def __init__(self) -> None:
-        self._all: list[bytearray] = []
-
-    def read(self, storage: Storage, path: str, limit: int) -> memoryview:
-        """Up to `limit` bytes of a file, read-only. Raises as `Storage.read` does."""
-        size = min(storage.size(path), limit)
-        buffer = self._free(size)
-        target = np.frombuffer(buffer, dtype=np.uint8)
-        end = 0
-        while end < size:
-            data = storage.read(path, end, min(_CHUNK, size - end))
-            if not data:
-                break  # It was cut meanwhile.
-            target[end : end + len(data)] = np.frombuffer(data, dtype=np.uint8)
-            end += len(data)
-        return memoryview(buffer)[:end].toreadonly()
-
-    def _free(self, size: int) -> bytearray:
-        for buffer in [*self._all]:
-            if buffer and not _in_use(buffer):
-                if len(buffer) >= size:
-                    return buffer
-                self._all.remove(buffer)  # The next ones are no smaller: segments grow.
-        made = bytearray(size)
-        self._all.append(made)
-        return made
-
-
-def _in_use(buffer: bytearray) -> bool:
-    """Is there a view of it? Python refuses to change the length of such a one."""
-    try:
-        buffer.append(buffer.pop())
-    except BufferError:
-        return True
-    return False
 
 
 def files(storage: Storage, paths: Iterable[str], limit: int) -> Generator[memoryview, None, None]:

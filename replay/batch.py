@@ -162,6 +162,7 @@ class _Unpacked(Batch):
     def __init__(self, piece: Piece, runs: Runs) -> None:
         self._heads, self._cells, seqs = _events(piece)
         self._begins: NDArray[np.int64] = (seqs - piece.seqs[0]).astype(np.int64)
+        self._asked = (-1, -1)
         length = int(piece.seqs[-1] - piece.seqs[0])
         self._batches = np.flatnonzero(self._cells["kind"] == cell.REWARDS)
         wrong = unpacking.contradiction(self._cells[self._batches]) if len(self._batches) else None
@@ -224,7 +225,12 @@ class _Unpacked(Batch):
         return self._begins[_changes(*(self._cells[name] for name in ("agent", "flags", "env_index", "episode")))]
 
     def _index(self, row: int) -> int:
-        return int(self._begins.searchsorted(row, side="right")) - 1 if len(self._batches) else row
+        """Of the head that holds a row; many questions are about the same one."""
+        if not len(self._batches):
+            return row
+        if row != self._asked[0]:
+            self._asked = row, int(self._begins.searchsorted(row, side="right")) - 1
+        return self._asked[1]
 
     def _seq(self, row: int) -> int:
         index = self._index(row)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Final
 
-from journal.storage import Buffer, inside
+from journal.storage import Buffer, Memory, inside
 from journal.storage.lock import DiskLock, take
 
 # A store into a mapped page must never need a block that is not there: the kernel would answer with SIGBUS. XFS and
@@ -180,6 +180,17 @@ class DiskStorage:
             # Bounded by the file, not only by the caller: a pread allocates all that it is asked for.
             rest = max(0, os.fstat(fd).st_size - offset)
             return _read(fd, offset, rest if length is None else min(rest, length))
+        finally:
+            os.close(fd)
+
+    def read_into(self, path: str, memory: Memory) -> int:
+        view = memoryview(memory)
+        fd = self._opened(path, os.O_RDONLY)
+        try:
+            end = 0
+            while end < len(view) and (count := os.preadv(fd, (view[end:],), end)):
+                end += count
+            return end
         finally:
             os.close(fd)
 

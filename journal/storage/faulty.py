@@ -21,7 +21,7 @@ from threading import Lock as Mutex
 from typing import IO, Final
 from weakref import WeakSet
 
-from journal.storage import Buffer, File, Lock, Storage
+from journal.storage import Buffer, File, Lock, Memory, Storage
 from journal.storage.memory import SECTOR
 from journal.storage.stream import buffered
 
@@ -132,6 +132,10 @@ class FaultyStorage:
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         self.strike("read", path)
         return self.inner.read(path, offset, length)
+
+    def read_into(self, path: str, memory: Memory) -> int:
+        self.strike("read", path)
+        return self.inner.read_into(path, memory)
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> FaultyFile:
         self.strike("create", path)

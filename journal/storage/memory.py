@@ -22,7 +22,7 @@ from random import Random
 from threading import RLock
 from typing import IO, Final, NamedTuple
 
-from journal.storage import Buffer, LockHeld, inside
+from journal.storage import Buffer, LockHeld, Memory, inside
 from journal.storage.stream import buffered
 
 SECTOR: Final = 512
@@ -239,6 +239,11 @@ class MemoryStorage:
             node = self._find(path)
             end = node.size if length is None else min(node.size, offset + length)
             return bytes(node.live[offset:end])
+
+    def read_into(self, path: str, memory: Memory) -> int:
+        data = self.read(path, 0, len(memory))
+        memoryview(memory)[: len(data)] = data
+        return len(data)
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> MemoryFile:
         with self.mutex:

@@ -40,7 +40,7 @@ WRITES = (
     "mkdir",
     "mkdirat",
 )
-READS = ("pread64", "read", "openat")
+READS = ("pread64", "preadv", "read", "openat")
 SEGMENTS = "from journal import segment\nsegment.SIZE_MIN = segment.SIZE_MAX = 1 << 17\n"
 """Small ones, so that few events go on to several."""
 
@@ -146,7 +146,7 @@ def failing(call: str, nth: int, error: str) -> list[str]:
 
 
 def errors(call: str) -> tuple[str, ...]:
-    return ("EIO",) if call in ("read", "pread64", "mkdir", "mkdirat", "unlinkat") else ("EIO", "ENOSPC")
+    return ("EIO",) if call in ("read", "pread64", "preadv", "mkdir", "mkdirat", "unlinkat") else ("EIO", "ENOSPC")
 
 
 def judged(done: subprocess.CompletedProcess[str], told: str, codes: tuple[int, ...]) -> str:

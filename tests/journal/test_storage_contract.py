@@ -47,6 +47,8 @@ def test_bytes_written_are_read_by_everybody_at_once(storage: Storage) -> None:
     assert storage.read("a", 98) == b"beyond the end"
     assert storage.read("a", 500) == storage.read("a", 500, 7) == b""
     assert storage.read("a", 110, 1000) == b"nd"
+    memory = bytearray(b"x" * 120)
+    assert storage.read_into("a", memory) == 112 and memory == storage.read("a") + b"x" * 8
     again = storage.open("a")
     assert again.read(10, 5) == b"hello"
     again.close()

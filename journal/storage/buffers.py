@@ -1,0 +1,45 @@
+"""Memory to read files into: anonymous, never of a file, and used again."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+
+from journal.storage import Storage
+
+
+class Buffers:
+    """Memory to read files into, used again when nobody looks at it any more: fresh memory costs as much as reading."""
+
+    def __init__(self) -> None:
+        self._all: list[mmap.mmap] = []
+
+    def read(self, storage: Storage, path: str, limit: int) -> memoryview:
+        """Up to `limit` bytes of a file, read-only. Raises as `Storage.read` does."""
+        size = min(storage.size(path), limit)
+        memory = self._free(size)
+        with memoryview(memory)[:size] as target:
+            end = storage.read_into(path, target)
+        return memoryview(memory)[:end].toreadonly()
+
+    def _free(self, size: int) -> mmap.mmap:
+        for memory in [*self._all]:
+            if not _in_use(memory):
+                if len(memory) >= size:
+                    return memory
+                self._all.remove(memory)  # The next ones are no smaller: segments grow.
+        made = mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # On Linux, where it can be told whether anybody looks at it.
+            with suppress(OSError):  # A kernel may do without.
+                made.madvise(mmap.MADV_HUGEPAGE)
+            self._all.append(made)
+        return made
+
+
+def _in_use(memory: mmap.mmap) -> bool:
+    """Is there a view of it? Python refuses to change the length of such a one, also to what it is."""
+    try:
+        memory.resize(len(memory))
+    except BufferError:
+        return True
+    return False
