@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
 import journal
+from journal.cell import CELL
 from journal.errors import CorruptJournal, JournalFailed, JournalLocked
 from journal.manifest import Manifest
+from journal.segment import Header
 from journal.storage import LockHeld
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
@@ -286,3 +289,22 @@ def test_a_history_file_is_bounded_by_the_bytes_of_all_its_segments(
     before = table(compacted)
     assert len(compact(compacted).history) == 2, "two segments each"
     assert same_events(table(compacted), before)
+
+
+@pytest.mark.parametrize("without", ["the seal", "all that the last piece is"])
+def test_no_segment_is_removed_that_is_longer_than_what_its_history_gives(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    """The same byte for byte as far as it goes is not the same."""
+    record(compacted, EPISODE)
+    before = image(compacted)
+    stretches = history.stretches
+
+    def shorter(storage: MemoryStorage, path: str) -> Iterator[tuple[Header, bytes, bool]]:
+        for header, part, last in stretches(storage, path):
+            yield header, part if not last else part[:-CELL] if without == "the seal" else b"", last
+
+    monkeypatch.setattr(history, "stretches", shorter)
+    with pytest.raises(JournalFailed, match="does not give the bytes"):
+        compact(compacted)
+    assert image(compacted) == before
