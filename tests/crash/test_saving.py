@@ -67,7 +67,8 @@ def test_killed_in_mid_write_the_file_is_whole_and_the_next_save_sweeps(tmp_path
         left += len(drafts(tmp_path))
         number = whole((tmp_path / "results.bin").read_bytes())
         assert last == -1 or number in (last, last + 1), "what was said to be saved is there, or the one after it"
-        assert [whole(one.read_bytes()) >= 0 for one in backups(tmp_path / "results.bin")]
+        for one in backups(tmp_path / "results.bin"):  # None yet, where the first save was killed.
+            whole(one.read_bytes())
         with atomic_write(tmp_path / "results.bin", "wb", backups=2) as file:
             file.write(bytes(8) * (1 + 60 * 4096))
         assert drafts(tmp_path) == []
