@@ -204,6 +204,9 @@ class HistoryWriter:
 
     def _encode(self, tables: list[pa.Table]) -> None:
         self._file.write(pa.concat_tables(tables).unify_dictionaries().combine_chunks())
+        # Arrow keeps what was freed for later, beside two segments of 64 MB more than a compaction should take.
+        tables.clear()
+        pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True, slots=True)
