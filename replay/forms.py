@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from replay import table
 from replay.batch import ROWS
 from replay.history import options_for
-from replay.parquet import Writer
+from replay.parquet import NO_READERS, NO_THREADS, Writer
 from replay.progress import Progress, silent
 
 BITS: Final = "value_bits"
@@ -167,9 +167,9 @@ def read(path: str, progress: Progress = silent) -> Iterator[pa.Table]:
 
 
 def _parquet_rows(file: IO[bytes]) -> Iterator[pa.Table]:
-    parquet = pq.ParquetFile(file, page_checksum_verification=True)
+    parquet = pq.ParquetFile(file, page_checksum_verification=True, **NO_READERS)
     _complete(parquet.schema_arrow.names)
-    for batch in parquet.iter_batches(ROWS, columns=NEEDED):
+    for batch in parquet.iter_batches(ROWS, columns=NEEDED, **NO_THREADS):
         yield pa.Table.from_batches([batch]).select(NEEDED)
 
 

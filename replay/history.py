@@ -29,7 +29,7 @@ from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk, opening_context
 from replay import lossless
 from replay.batch import ROWS, Batch, Runs, parts, unpack
-from replay.parquet import Writer, open_checked, reading
+from replay.parquet import NO_THREADS, Writer, open_checked, reading
 
 DIRECTORY: Final = "history"
 _NAME: Final = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
@@ -228,7 +228,7 @@ class RowGroup:
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Its rows, in these columns, each of one chunk. Raises as `read` of this module does."""
         with reading(self.path, self.first):
-            return self.file.read_row_group(self.number, columns=list(columns)).combine_chunks()
+            return self.file.read_row_group(self.number, columns=list(columns), **NO_THREADS).combine_chunks()
 
 
 def read(
@@ -319,7 +319,7 @@ def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byt
                     number = next(numbers, None)
                     if number is None:
                         raise ValueError("it holds fewer events than it says")
-                    rows = file.read_row_group(number, columns=lossless.KEPT).combine_chunks()
+                    rows = file.read_row_group(number, columns=lossless.KEPT, **NO_THREADS).combine_chunks()
                 count = min(missing, rows.num_rows)
                 part = lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells)
             cells += len(part) // CELL

@@ -39,6 +39,13 @@ _ZEROS: Final = b"0" * 64
 # Thrift's compact protocol: key, then field header 0x18 (the next field, a string) and its length, 0x40.
 _FIELD: Final = re.compile(re.escape(DIGEST) + rb"\x18\x40([0-9a-f]{64})")
 _BEGIN: Final = re.compile(re.escape(APART) + rb"\x18\x10([0-9a-f]{16})")
+# Threads of Arrow's may still let go of what a Python file gave when the interpreter is already being taken down: the
+# process aborts, or hangs (github.com/apache/arrow, issues 34314 and 50482). So none reads or decodes here.
+NO_READERS: Final[dict[str, Any]] = {"pre_buffer": False}
+"""For who opens a Python file."""
+NO_THREADS: Final[dict[str, Any]] = {"use_threads": False}
+"""For who reads from it."""
+
 _CHUNK: Final = 4 << 20
 _FOOTER_MAX: Final = 1 << 30
 """Bytes: a footer that claims more is refused unread."""
@@ -168,7 +175,7 @@ def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema, newes
         # The footer that was checked: Arrow would read it again, and what lies before it too.
         metadata = pq.ParquetFile(pa.BufferReader(footer), **limits).metadata
         file = pq.ParquetFile(
-            _Source(storage, path, size), metadata=metadata, page_checksum_verification=True, **limits
+            _Source(storage, path, size), metadata=metadata, page_checksum_verification=True, **NO_READERS, **limits
         )
         document = json.loads(file.metadata.metadata[DOCUMENT])
         version = document["format"]
