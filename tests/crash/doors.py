@@ -55,10 +55,10 @@ class Once:
         self.metadata = file.metadata
         self._groups: dict[Any, Any] = {}
 
-    def read_row_group(self, number: int, columns: list[str]) -> Any:
+    def read_row_group(self, number: int, columns: list[str], **options: Any) -> Any:
         key = number, *columns
         if key not in self._groups:
-            self._groups[key] = self._file.read_row_group(number, columns=columns)
+            self._groups[key] = self._file.read_row_group(number, columns=columns, **options)
         return self._groups[key]
 
 

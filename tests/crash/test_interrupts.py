@@ -52,6 +52,7 @@ def test_ctrl_c_at_any_instant_loses_and_doubles_nothing(form: str, tmp_path: Pa
         raise AssertionError(f"it hangs\n{other.communicate()[1]}") from None
     assert other.returncode == 0, err
     told = json.loads(out)
-    assert told["appending"] + told["syncing"] + told["closing"] >= count
+    # Of few interrupts none may fall into one of them.
+    assert sum(told.get(what, 0) for what in ("appending", "syncing", "closing")) >= count
     assert told["acknowledged or seen"]
     campaign.report(**told, lost=0, doubled=0, overwritten=0, locks_held=0)
