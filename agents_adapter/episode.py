@@ -171,18 +171,12 @@ class Episode:
             entry = self.entry
             self._saw(entry.instrument, entry.timeframe, entry.start, entry.stop, None)
         self._track.recorder.episodes(like, payload, self._agent, self._flags, ((self.number, self.env_index),))
-        self._over()
+        _over((self,))
 
     @property
     def simple(self) -> bool:
         """Is nothing to be recorded at its end but the end?"""
         return self._bars_told and self.shown is None
-
-    def _over(self) -> None:
-        """Its end is recorded."""
-        self.ended = True
-        self._record = self._refuse
-        self._track.ended(self)
 
     def _saw(self, instrument: str, timeframe: str, start: int, stop: int, bars: Bars | None) -> None:
         """Observed, or where there are no `bars`, declared."""
@@ -231,8 +225,15 @@ def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"])
     first = episodes[0]
     places = [(one.number, one.env_index) for one in episodes]
     first._track.recorder.episodes(*_ENDED[reason], first._agent, first._flags, places)
+    _over(episodes)
+
+
+def _over(episodes: Sequence[Episode]) -> None:
+    """Their ends are recorded."""
     for one in episodes:
-        one._over()
+        one.ended = True
+        one._record = one._refuse
+    episodes[0]._track.ended(episodes)
 
 
 def _packed_start(seed: int | None, entry: int | None) -> bytes:

@@ -290,9 +290,9 @@ class Saver:
 
     # -- saving ------------------------------------------------------------------------------------------------------
 
-    def episode_ended(self, track: Track) -> None:
-        """Count it towards the next checkpoint."""
-        self._since[track.name] += 1
+    def episodes_ended(self, track: Track, count: int) -> None:
+        """Count them towards the next checkpoint."""
+        self._since[track.name] += count
 
     def boundary(self, *, iteration: bool = False, last: bool = False) -> None:
         """Between two episodes or iterations: save if it is time to, and no episode is open. `last`: a pass is over."""

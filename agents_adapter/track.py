@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -178,7 +178,7 @@ class Track:
             self, number, phase, env_index=env_index, entry=entry, index=index, position=position, seed=seed
         )
         episode.begin()
-        self._begun(episode)
+        self._begun((episode,))
         return episode
 
     def start_episodes(self, phase: Phase, env_indices: Iterable[int]) -> list[Episode]:
@@ -187,23 +187,25 @@ class Track:
         number = self.next_number[phase]
         started = [Episode(self, number + more, phase, env_index=place) for more, place in enumerate(env_indices)]
         begin(started)
-        for episode in started:
-            self._begun(episode)
+        self._begun(started)
         return started
 
-    def _begun(self, episode: Episode) -> None:
-        """Its start is recorded."""
-        self._run.watch.begun(self.name, episode)
-        self.open[episode.phase, episode.env_index] = episode
-        self.next_number[episode.phase] = episode.number + 1
-        if self._run.seeding == "episode":
-            _seed_global(episode.number if episode.seed is None else episode.seed)
+    def _begun(self, episodes: Sequence[Episode]) -> None:
+        """Their starts are recorded."""
+        run = self._run
+        for episode in episodes:
+            self.open[episode.phase, episode.env_index] = episode
+            self.next_number[episode.phase] = episode.number + 1
+            if run.seeding == "episode":
+                _seed_global(episode.number if episode.seed is None else episode.seed)
+        run.watch.begun(self.name, episodes)
 
-    def ended(self, episode: Episode) -> None:
-        """An episode has ended."""
-        self.open.pop((episode.phase, episode.env_index), None)
-        self.saver.episode_ended(self)
-        self._run.watch.ended(self.name, episode)
+    def ended(self, episodes: Sequence[Episode]) -> None:
+        """Their ends are recorded."""
+        for episode in episodes:
+            self.open.pop((episode.phase, episode.env_index), None)
+        self.saver.episodes_ended(self, len(episodes))
+        self._run.watch.ended(self.name, episodes)
 
     def start_followed(self, place: Key, follows: PlanEnv, seed: Any) -> Episode:
         """The same, of the entry that a PlanEnv was reset to; `seed` was the caller's."""

@@ -26,7 +26,7 @@ from agents_adapter.episode import end
 from agents_adapter.plan_env import followed_by
 from agents_adapter.proxy import Proxy, as_seed
 from agents_adapter.wrap import Shown, as_bars, not_a_step
-from journal.batch import CONSECUTIVE, COUNT_MAX, LISTED, Packed, as_values
+from journal.batch import CONSECUTIVE, COUNT_MAX, FLOAT64, LISTED, Packed, as_values
 from journal.cell import EVAL
 from journal.errors import EventRejected
 from journal.events import Phase, check_count
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Mode = Literal["next step", "same step", "disabled"]
 Reason = Literal["terminated", "truncated"]
 _MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same step", "Disabled": "disabled"}
+_ONE: Final = np.array(1, dtype="<u4")
 _ALL: Final = LISTED | LISTED << 2 | CONSECUTIVE << 4
 _LISTED: Final = LISTED | LISTED << 2 | LISTED << 4
 """Forms of a batch: episodes and steps are listed; the sub-environments are all of them, or listed."""
@@ -97,6 +98,7 @@ class SubEnvironments:
         count = self._count = int(env.num_envs)
         if not 0 < count <= COUNT_MAX:
             raise EventRejected(f"num_envs of {env!r:.60} is {count:,}: 1 to {COUNT_MAX:,} can be recorded together")
+        self._shape = (count,)
         self._none = bytes(count)
         """What an array of bool is where nothing is true."""
         told = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
@@ -111,9 +113,9 @@ class SubEnvironments:
         self._seeds: list[int | None] = [None] * count
         self._base = track.next_number[phase]
         """Numbers of episodes are counted from here, so that they need four bytes."""
-        self._number = np.zeros(count, dtype="<u4")
-        self._steps = np.zeros(count, dtype="<u4")
-        """Number of each open episode, and the steps in it."""
+        self._columns = np.zeros((3, count), dtype="<u4")
+        """Of each sub-environment, as a batch has it: the number of its open episode, the steps in it, its place."""
+        self._number, self._steps, self._columns[2] = self._columns[0], self._columns[1], np.arange(count)
         self._heard: dict[int, Callable[[float], object]] = {}
         """Who listens to the open episodes, of the few that somebody listens to."""
         self._fresh: list[int] = []
@@ -122,7 +124,7 @@ class SubEnvironments:
         """Was it ever?"""
         self._over = list(range(count))
         """Those whose episode is over and that were not reset since, ascending."""
-        self._mark()
+        self._step_without(self._over)
 
     # -- resets ------------------------------------------------------------------------------------------------------
 
@@ -148,7 +150,7 @@ class SubEnvironments:
         self._over = sorted(set(self._over).difference(chosen))
         self._fresh = sorted({*self._fresh, *chosen})
         self._reset = True
-        self._mark()
+        self._step_without(self._over)
         self._track.resets.add((self._phase, self._first))
 
     def _chosen(self, mask: Any) -> list[int]:
@@ -158,15 +160,19 @@ class SubEnvironments:
         if self._track.planned == self._phase:
             raise EventRejected(f"{self._track.name}: {_NOT_PLANNED}")
 
-    def _mark(self) -> None:
-        """Note what is asked at every step."""
-        self._moving: NDArray[np.uint32] | None = None
-        """Those that the next step moves; None for all."""
-        if self._over:
-            moving = np.ones(self._count, dtype=bool)
-            moving[self._over] = False
-            self._moving = moving.nonzero()[0].astype("<u4")
-        self._waiting = bool(self._over) and (self._mode == "disabled" or not self._reset)
+    def _step_without(self, over: list[int]) -> None:
+        """The next step moves all but these."""
+        moves: NDArray[np.bool_] | None = None
+        if over:
+            moves = np.ones(self._count, dtype=bool)
+            moves[over] = False
+        self._next_step(moves)
+
+    def _next_step(self, moves: NDArray[np.bool_] | None) -> None:
+        """Note what is asked at every step: which ones the next one moves; None for all."""
+        self._moves = moves
+        self._moving = None if moves is None else moves.nonzero()[0]
+        self._waiting = moves is not None and (self._mode == "disabled" or not self._reset)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -186,19 +192,20 @@ class SubEnvironments:
         rewards, terminated, truncated = self._read(result)
         moving, over = self._moving, self._over
         if moving is None:
-            self._record(rewards.size, _ALL, self._number, self._steps, rewards)
+            self._record(self._count, _ALL, self._columns[:2], rewards)
         elif moving.size:
-            listed = self._number.take(moving), self._steps.take(moving), moving, rewards.take(moving)
-            self._record(moving.size, _LISTED, *listed)
+            self._record(moving.size, _LISTED, self._columns.take(moving, axis=1), rewards[moving])
         for i, heard in self._heard.items():
             if i not in over:
                 heard(float(rewards[i]))
-        self._steps += 1  # Of those that did not move, too: where their next episodes start it is set to 0.
+        # Of those that did not move, too: where their next episodes start it is set to 0.
+        np.add(self._steps, _ONE, self._steps)
         those: list[int] = []
-        if terminated.tobytes() != self._none or truncated.tobytes() != self._none:
-            those = (terminated | truncated).nonzero()[0].tolist()
-            if over:
-                those = sorted(set(those).difference(over))
+        ends = terminated | truncated
+        if ends.tobytes() != self._none:
+            if self._moves is not None:
+                ends &= self._moves
+            those = ends.nonzero()[0].tolist()
         if moving is not None:
             # Next step's mode, else the step was refused: this step was their reset.
             self._fresh, self._over = over, []
@@ -208,13 +215,12 @@ class SubEnvironments:
             self._fresh = those
         elif those or moving is not None:
             self._over = those
-            self._mark()
+            self._next_step(~ends if those else None)
         return result
 
-    def _record(self, count: int, form: int, *columns: NDArray[Any]) -> None:
-        """One batch: the columns of the form, then the rewards."""
-        payload = b"".join([column.tobytes() for column in columns])
-        packed = Packed(count, form, self._base, 0, self._first, payload)
+    def _record(self, count: int, form: int, listed: NDArray[np.uint32], rewards: NDArray[np.float64]) -> None:
+        """One batch: the columns that its form lists, each of shape (count,), then the rewards."""
+        packed = Packed(count, form, self._base, 0, self._first, listed.tobytes() + rewards.tobytes())
         self._track.recorder.batch(self._track.number, packed, self._flags)
 
     def _read(self, result: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -230,14 +236,14 @@ class SubEnvironments:
                 self._mode = "same step"
         else:
             raise not_a_step(self._env, result)
-        real, shape = as_values(rewards).astype("<f8", copy=False), (self._count,)
+        real = as_values(rewards).astype(FLOAT64, copy=False)
         first, second = np.asarray(terminated, dtype=bool), np.asarray(truncated, dtype=bool)
-        for one in (real, first, second):
-            if one.shape != shape:
-                raise EventRejected(
-                    f"step() of {self._env!r:.60} returned rewards or ends of shape {one.shape}: "
-                    f"give one for each of its {self._count} sub-environments"
-                )
+        if not real.shape == first.shape == second.shape == self._shape:
+            wrong = next(one.shape for one in (real, first, second) if one.shape != self._shape)
+            raise EventRejected(
+                f"step() of {self._env!r:.60} returned rewards or ends of shape {wrong}: "
+                f"give one for each of its {self._count} sub-environments"
+            )
         return real, first, second
 
     def _start(self, those: list[int]) -> None:
@@ -268,8 +274,9 @@ class SubEnvironments:
     def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
         """End the episodes of `those`."""
         alike: dict[Reason, list[Episode]] = {"terminated": [], "truncated": []}
+        told = terminated.tobytes()
         for i in those:
-            reason: Reason = "terminated" if terminated[i] else "truncated"
+            reason: Reason = "terminated" if told[i] else "truncated"
             episode = self._closed(i)
             if episode.simple:
                 alike[reason].append(episode)
@@ -283,7 +290,7 @@ class SubEnvironments:
         """The episode of sub-environment `i`, which is to end, with its steps counted."""
         episode = self._episodes[i]
         assert episode is not None, "what moved has an episode"
-        episode.steps = int(self._steps[i])
+        episode.steps = self._steps.item(i)
         self._episodes[i] = None
         self._heard.pop(i, None)
         return episode

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -53,16 +53,23 @@ class Watch:
         reruns.rewound(names, to_seq, end)
         self._before |= {name: run for name, run in reruns.held.items() if name[0] == self._run}
 
-    def begun(self, agent: str, episode: Episode) -> None:
-        """An episode began: listen to it, if it is done again."""
-        if self._before and (self._run, agent, episode.phase, episode.number) in self._before:
-            values = self._now[id(episode)] = array("d")
-            episode.listen(values.append)
+    def begun(self, agent: str, episodes: Sequence[Episode]) -> None:
+        """Episodes began: listen to those that are done again."""
+        if not self._before:
+            return
+        for episode in episodes:
+            if (self._run, agent, episode.phase, episode.number) in self._before:
+                values = self._now[id(episode)] = array("d")
+                episode.listen(values.append)
 
-    def ended(self, agent: str, episode: Episode) -> None:
-        """Compare it. At an agent's first difference warns or raises `Diverged`; then it is not watched further."""
+    def ended(self, agent: str, episodes: Sequence[Episode]) -> None:
+        """Compare them. At an agent's first difference warns or raises `Diverged`; then it is not watched further."""
         if not self._before:
             return  # So is nothing listened to: `begun` began with this.
+        for episode in episodes:
+            self._compare(agent, episode)
+
+    def _compare(self, agent: str, episode: Episode) -> None:
         values = self._now.pop(id(episode), None)
         before = self._before.pop((self._run, agent, episode.phase, episode.number), None)
         if values is None or before is None:

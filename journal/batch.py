@@ -20,6 +20,8 @@ from journal.cell import PAYLOAD_MAX
 from journal.errors import EventRejected
 
 UINT32_MAX: Final = 0xFFFFFFFF
+FLOAT64: Final = np.dtype("<f8")
+"""As rewards stand in the log."""
 CONSTANT, LISTED, CONSECUTIVE = 0, 1, 2
 COUNT_MAX: Final = PAYLOAD_MAX // (8 + 3 * 4)
 """Rewards in the largest batch: its payload fits whatever the forms are."""
@@ -117,7 +119,7 @@ def pack(episodes: Column, steps: Column, env_indices: Column, values: NDArray[n
             parts.append((column - np.uint64(base)).astype("<u4").tobytes())
         bases.append(base)
     # A copy: what the caller does to the array from here on changes nothing.
-    parts.append(values.astype("<f8", copy=False).tobytes())
+    parts.append(values.astype(FLOAT64, copy=False).tobytes())
     episode, step, env_index = bases
     return Packed(len(values), form, episode, step, env_index, parts[0] if len(parts) == 1 else b"".join(parts))
 
