@@ -38,8 +38,12 @@ _DICTIONARY: Final = [
     *("run", "kind", "agent", "phase", "env_index", "fields"),
     *("code", "flags", "form", "agent_number"),
 ]
-_SEARCHED: Final = ["seq", "time", "run", "kind", "agent", "phase", "env_index", "episode", "step", "value"]
-"""The columns that queries select by: readers skip row groups by their statistics."""
+_SEARCHED: Final = [
+    *("seq", "time", "run", "kind", "agent", "phase", "env_index", "episode", "step", "value"),
+    *("code", "flags", "form", "agent_number"),
+]
+"""The columns that queries select by, as readers skip row groups by their statistics; and those that often hold one
+number alone, which need not be decoded then."""
 _ENCODING: Final = {
     **dict.fromkeys(("seq", "time", "episode", "step"), "DELTA_BINARY_PACKED"),
     # No dictionary for values: it would make one of NaNs with different bits. And no stream split: it saves 6 % where
