@@ -9,20 +9,18 @@ append path: its seal is the promise of the whole segment. Appending is never bl
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from journal import cell, chain
 from journal.cell import CELL
 from journal.errors import DiskFull, JournalError
 from journal.live import LiveSegment, by_system, failure, no_space
 from journal.manifest import Base, Manifest
+from journal.sharing import Sharing
 from journal.tail import Left, Tail
 from journal.worker import Worker, wait
-
-_POLL: Final = 0.05
-"""Seconds between two looks at a sync of another thread: an interrupt may swallow the wake-up."""
 
 
 class Receipt(NamedTuple):
@@ -55,8 +53,7 @@ class Commit:
         self._log = log
         self.manifest = manifest
         self._mutex = threading.Lock()
-        self._waiting: list[SimpleQueue[None]] = []
-        """Of threads whose event may be promised when `_mutex` is free again."""
+        self._sharing = Sharing(self._mutex)
         receipt = Receipt(base.seq - 1, base.chain.hex(), base.position)
         self._state = _State(log.tail()[0], CELL, base.chain, receipt, True)
         # What is about to be written, and the state once it is: an interrupt between the two would fork the chain.
@@ -87,24 +84,18 @@ class Commit:
         return self._worker.running
 
     def reach(self, seq: int) -> None:
-        """Return when the event `seq` is promised; callers that wait together share one sync.
-
-        They do not queue at the lock: whoever had it takes it again before those who sleep there are awake, and would
-        sync alone, each time.
-        """
+        """Return when the event `seq` is promised; callers that come together share one sync."""
+        turn = self._sharing.turn()
         while self._state.receipt.seq < seq:
-            if self._mutex.locked():
-                told: SimpleQueue[None] = SimpleQueue()
-                self._waiting.append(told)
-                if self._mutex.locked():  # Else nobody tells.
-                    wait(told, _POLL)
+            if not turn.mine():
                 continue
+            began = time.perf_counter()
             try:
                 with self._mutex:
                     if self._state.receipt.seq < seq:
                         self._once()
             finally:
-                self._tell()
+                self._sharing.served(began)
 
     def once(self) -> None:
         """Promise what was appended so far. On disk when it returns; the receipt itself only after `settle`."""
@@ -112,7 +103,7 @@ class Commit:
             with self._mutex:
                 self._once()
         finally:
-            self._tell()
+            self._sharing.tell()
 
     def settle(self) -> Receipt:
         """Put the last receipt on disk as well, and return it."""
@@ -125,13 +116,7 @@ class Commit:
                     self._state = state._replace(durable=True)
                 return state.receipt
         finally:
-            self._tell()
-
-    def _tell(self) -> None:
-        """The lock is free again: let those who wait look."""
-        waiting, self._waiting = self._waiting, []
-        for told in waiting:
-            told.put(None)
+            self._sharing.tell()
 
     def close(self) -> None:
         """Seal all segments: everything appended is promised, and the promise is on disk. Nothing more is appended."""

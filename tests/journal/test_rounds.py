@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import journal
-from journal import cell, commit
+from journal import cell, sharing
 from journal.commit import Commit
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
@@ -203,6 +203,7 @@ def test_who_waited_while_another_promised_its_event_syncs_nothing(
     lock: threading.Lock = one._mutex
     with monkeypatch.context() as patch:
         patch.setattr(one, "_mutex", Late())
+        patch.setattr(one._sharing, "mutex", one._mutex)
         one.reach(0)
     assert [one for one in storage.operations if one[0] == "sync"] == [] and log.promised.seq == 0
     log.close()
@@ -218,19 +219,19 @@ def test_who_finds_the_lock_taken_is_told_when_it_is_free(
     promises: dict[str, Action] = {"once": one.once, "settle": one.settle, "reach": lambda: one.reach(0)}
 
     def wait(queue: Any, seconds: float) -> None:
-        told.append((queue in one._waiting, queue.empty(), seconds > 0))
+        told.append((queue in one._sharing.waiting, queue.empty(), seconds > 0))
         one._mutex.release()
         with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             if failing:
                 patch.setattr(log, "raise_failure", lambda: 1 / 0)
             promises[name]()
-        told.append((queue in one._waiting, queue.empty()))
+        told.append((queue in one._sharing.waiting, queue.empty()))
 
-    monkeypatch.setattr(commit, "wait", wait)
+    monkeypatch.setattr(sharing, "wait", wait)
     one._mutex.acquire()
     one.reach(0)
     assert told == [(True, True, True), (False, False)] and log.promised.seq == 0
-    assert not one._mutex.locked() and one._waiting == []
+    assert not one._mutex.locked() and one._sharing.waiting == []
     log.close()
 
 
@@ -249,7 +250,8 @@ def test_who_finds_the_lock_free_again_does_not_wait(log: journal.Log, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(one, "_mutex", Freed())
-        patch.setattr(commit, "wait", lambda queue, seconds: pytest.fail("it waits"))
+        patch.setattr(one._sharing, "mutex", one._mutex)
+        patch.setattr(sharing, "wait", lambda queue, seconds: pytest.fail("it waits"))
         one.reach(0)
     assert looks == [] and log.promised.seq == 0
     log.close()

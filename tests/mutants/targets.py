@@ -34,6 +34,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ),
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
     "journal.commit": (*_WRITING, *_LOG),
+    "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/golden/test_golden.py", *_LOG),
     "journal.evidence": (*_LOG, "tests/journal/test_forged.py"),
     "journal.manifest": ("tests/journal/test_manifest.py", "tests/golden/test_golden.py", *_LOG),

@@ -1,0 +1,112 @@
+"""Threads that each want their event promised share one sync.
+
+Whoever finds a sync at work waits for its end, and does not queue at its lock: the thread that had the lock takes it
+again before those who sleep there are awake, and would sync alone, each time.
+
+Nor does the thread that has just synced always begin the next sync at once: those whom it served are only waking, and
+where they come with a next event straight away they would miss it, so every second sync would be for one event. Where
+as many as were here were here again within about the time of a sync, it waits for them, and whoever comes last syncs
+for all. Threads that do more than that between their events, and a single one, never wait for others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from queue import SimpleQueue
+from typing import Final
+
+from journal.worker import wait
+
+_POLL: Final = 0.05
+"""Seconds between two looks at a sync of another thread: an interrupt may swallow the wake-up."""
+_SOON: Final = 2
+"""Syncs. A company that took longer to gather is not waited for: what its threads do meanwhile would be held up."""
+_PATIENCE: Final = 4
+"""Syncs that one waits for company; who wakes before it is complete has to wait again, for the sync."""
+
+
+class Sharing:
+    """Who waits for a sync that is made under `mutex`. No lock of its own: an interrupt at any line leaves no harm.
+
+    What goes wrong then, or by a race, is a number that is off by one until the next sync.
+    """
+
+    def __init__(self, mutex: threading.Lock) -> None:
+        self.mutex = mutex
+        self.waiting: list[SimpleQueue[None]] = []
+        """One for each thread whose event may be promised when `mutex` is free again."""
+        self.company = 1
+        """How many threads the last sync found here, the one that made it among them."""
+        self.took = 0.0
+        """Seconds of that sync."""
+        self.ended = 0.0
+        self.gathered = math.inf
+        """Seconds from the end of a sync until as many were here again."""
+
+    def turn(self) -> Turn:
+        """For a thread that comes with an event."""
+        return Turn(self)
+
+    def tell(self) -> int:
+        """The mutex is free again: let those who wait look. Returns how many they are."""
+        waiting, self.waiting = self.waiting, []
+        for told in waiting:
+            told.put(None)
+        return len(waiting)
+
+    def served(self, began: float) -> None:
+        """The same, by the thread whose turn it was and whose sync began then (`time.perf_counter`)."""
+        self.company = 1 + self.tell()
+        self.ended = time.perf_counter()
+        self.took = self.ended - began
+
+
+class Turn:
+    """One thread's wait for the promise of its event."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
+        self._told: SimpleQueue[None] = SimpleQueue()
+        self._waited = False
+
+    def mine(self) -> bool:
+        """Is it for this thread to sync? False after a wait: look whether another one did, then ask again."""
+        sharing = self._sharing
+        if sharing.mutex.locked():
+            self._come()
+            if sharing.mutex.locked():  # Else nobody tells.
+                wait(self._told, _POLL)
+            return False
+        if self._others_come():
+            self._waited = True
+            self._come()
+            wait(self._told, min(_PATIENCE * sharing.took, _POLL))  # A disk that stood still would make it long.
+            if self._told in sharing.waiting and not sharing.mutex.locked():
+                sharing.gathered = math.inf  # In vain.
+            return False
+        self._leave()
+        self._count()
+        return True
+
+    def _others_come(self) -> bool:
+        sharing = self._sharing
+        missing = 1 + len(sharing.waiting) < sharing.company
+        return missing and not self._waited and sharing.gathered <= _SOON * sharing.took
+
+    def _come(self) -> None:
+        if self._told not in self._sharing.waiting:
+            self._sharing.waiting.append(self._told)
+            self._count()
+
+    def _leave(self) -> None:
+        """Who syncs is in no company with itself."""
+        with contextlib.suppress(ValueError):  # It never waited, or somebody has told it.
+            self._sharing.waiting.remove(self._told)
+
+    def _count(self) -> None:
+        sharing = self._sharing
+        if 1 + len(sharing.waiting) == sharing.company:
+            sharing.gathered = time.perf_counter() - sharing.ended

@@ -1,0 +1,153 @@
+"""Threads that want a promise: who waits for whom, and who syncs. The threads are played by the test, one at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from journal import sharing
+from journal.sharing import Sharing
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which passes when the test says so."""
+    at = [100.0]
+    monkeypatch.setattr(sharing.time, "perf_counter", lambda: at[0])
+    return at
+
+
+def waits(monkeypatch: pytest.MonkeyPatch, *meanwhile: Callable[[], object]) -> list[float]:
+    """What happens in each wait, in order; no further one may begin. Returns how long each would take at most."""
+    left, asked = list(meanwhile), list[float]()
+
+    def wait(queue: SimpleQueue[None], seconds: float) -> None:
+        asked.append(seconds)
+        left.pop(0)()
+
+    monkeypatch.setattr(sharing, "wait", wait)
+    return asked
+
+
+def nothing() -> None: ...
+
+
+def company(of: Sharing, now: list[float], took: float, *, threads: int) -> None:
+    """A sync that served so many threads and took so long ends now."""
+    of.waiting += [SimpleQueue() for _ in range(threads - 1)]
+    of.served(now[0] - took)
+
+
+def gathered(within: float, now: list[float], monkeypatch: pytest.MonkeyPatch) -> Sharing:
+    """Three threads were served by a sync of a second, and all three were here again so many seconds later."""
+    found = Sharing(threading.Lock())
+    company(found, now, 1.0, threads=3)
+    now[0] += within
+    waits(monkeypatch, nothing, nothing)
+    with found.mutex:  # The first of them syncs, the others find it at work.
+        found.turn().mine()
+        found.turn().mine()
+    found.served(now[0] - 1.0)
+    return found
+
+
+def test_a_single_thread_syncs_each_time_and_at_once(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(monkeypatch)
+    alone = Sharing(threading.Lock())
+    for _ in range(3):
+        assert alone.turn().mine()
+        alone.served(now[0] - 1.0)
+        assert alone.company == 1 and alone.waiting == []
+
+
+def test_who_comes_first_waits_and_who_comes_last_syncs_for_all(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    assert three.company == 3
+    first, second, third = three.turn(), three.turn(), three.turn()
+    served = list[bool]()
+
+    def come_third() -> None:
+        served.append(third.mine())
+        assert len(three.waiting) == 2
+        three.served(now[0] - 1.0)
+
+    asked = waits(monkeypatch, lambda: served.append(second.mine()), come_third)
+    assert not first.mine() and served == [True, False]
+    assert asked == [0.05, 0.05] and three.waiting == [] and three.company == 3
+
+
+def test_the_wait_is_four_syncs_long_at_most(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    three = gathered(0.0, now, monkeypatch)
+    three.took = 0.001
+    asked = waits(monkeypatch, nothing)
+    assert not three.turn().mine() and asked == [0.004]
+
+
+def test_who_waited_in_vain_syncs_and_nobody_waits_until_the_company_is_soon_complete_again(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    turn = three.turn()
+    asked = waits(monkeypatch, nothing)
+    assert not turn.mine() and len(asked) == 1 and three.gathered == math.inf
+    assert turn.mine() and three.waiting == []
+    company(three, now, 1.0, threads=3)
+    assert three.turn().mine()  # And does not wait: `waits` allows no more.
+
+
+def test_a_company_that_came_during_the_wait_is_not_in_vain(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    waits(monkeypatch, three.mutex.acquire)  # Whoever was last syncs just now.
+    assert not three.turn().mine() and three.gathered == 1.5
+
+
+@pytest.mark.parametrize(("within", "waited"), [(2.0, 1), (2.5, 0)])
+def test_threads_that_do_more_than_a_sync_between_their_events_are_not_waited_for(
+    now: list[float], monkeypatch: pytest.MonkeyPatch, within: float, waited: int
+) -> None:
+    three = gathered(within, now, monkeypatch)
+    assert three.gathered == within
+    asked = waits(monkeypatch, nothing)
+    assert three.turn().mine() is not bool(waited) and len(asked) == waited
+
+
+def test_the_last_to_come_is_counted_though_it_waits_for_nobody(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = Sharing(threading.Lock())
+    company(two, now, 1.0, threads=2)
+    waits(monkeypatch, nothing)
+    with two.mutex:
+        two.turn().mine()
+    now[0] += 0.5
+    two.gathered = math.inf
+    assert two.turn().mine() and two.gathered == 0.5
+
+
+def test_a_thread_is_listed_once_however_often_it_looks(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Sharing(threading.Lock())
+    turn = one.turn()
+    asked = waits(monkeypatch, nothing, nothing)
+    with one.mutex:
+        turn.mine()
+        turn.mine()
+        assert len(one.waiting) == 1 and asked == [0.05, 0.05]
+    assert turn.mine() and one.waiting == []
+
+
+def test_telling_wakes_each_once(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Sharing(threading.Lock())
+    waits(monkeypatch, nothing, nothing)
+    with one.mutex:
+        one.turn().mine()
+        one.turn().mine()
+    told: list[Any] = list(one.waiting)
+    assert one.tell() == 2 and one.tell() == 0
+    assert [queue.qsize() for queue in told] == [1, 1]
