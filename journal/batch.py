@@ -79,10 +79,17 @@ def as_values(values: Any) -> NDArray[np.float64]:
 
 
 def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_MAX) -> Column:
-    """A scalar, or `count` integers, of 0 … `largest`; consecutive ones as a `range`. Raises `EventRejected`."""
+    """A scalar, or `count` integers, of 0 … `largest`; consecutive ones as a `range`. Raises `EventRejected`.
+
+    A `range` that is given is looked at no further than its ends.
+    """
     if isinstance(given, int):
         events.check_count(given, what)
         if given > largest:
+            raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
+        return given
+    if isinstance(given, range) and given.step == 1 and len(given) == count:
+        if given.start < 0 or given.stop - 1 > largest:
             raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
         return given
     column = np.asarray(given)
@@ -92,7 +99,7 @@ def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_M
         raise EventRejected(f"{what} has shape {column.shape} and dtype {column.dtype}: give {count} integers, or one")
     low, high = int(column[0]), int(column[-1])
     # Integers that grow all the way, and by no more than there are of them, are consecutive.
-    consecutive = high - low == count - 1 and np.count_nonzero(column[1:] > column[:-1]) == count - 1
+    consecutive = high - low == count - 1 and 0 not in (column[1:] > column[:-1]).tobytes()
     if not consecutive:
         low, high = int(column.min()), int(column.max())
     if low < 0 or high > largest:

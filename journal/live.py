@@ -219,6 +219,11 @@ class Spares:
         """Is the thread at work? Then a segment may still appear."""
         return self._worker.running
 
+    @property
+    def ready(self) -> bool:
+        """Is the next segment at hand?"""
+        return not self._preparing and self._spare is not None
+
     def abandon(self) -> None:
         """In a forked child: forget the spare; it is the parent's."""
         if self._spare is not None:

@@ -133,6 +133,7 @@ class Log(Appending):
     def rewards(self, agent: int, episodes: Any, steps: Any, values: Any, env_indices: Any = 0, flags: int = 0) -> int:
         """Record n rewards in one batch: arrays of shape (n,), or scalars that hold for all; `values` decides n.
 
+        Of consecutive numbers, such as steps, a `range` is the quickest.
         Takes n seqs, returns the first (that the next would get, for n = 0). All of them survive the process when it
         returns. Raises as `reward` does; then none was recorded. More than `journal.batch.COUNT_MAX` (209,712) are
         recorded in several batches, each by that rule: interrupted between two, the first ones stay.
@@ -148,6 +149,8 @@ class Log(Appending):
             batch.as_column(steps, count, "steps"),
             batch.as_column(env_indices, count, "env_indices", batch.UINT32_MAX),
         ]
+        if count <= batch.COUNT_MAX:
+            return self.batch(agent, batch.pack(*columns, real), flags)
         first = None
         for start in range(0, count, batch.COUNT_MAX):
             part = slice(start, start + batch.COUNT_MAX)
@@ -246,6 +249,11 @@ class Log(Appending):
     def mapped(self) -> bool:
         """Are events stored through a map (else by pwrite)?"""
         return self._segment.mapped
+
+    @property
+    def ready(self) -> bool:
+        """Is the next segment ready, so that no event waits for it?"""
+        return self._spares.ready
 
     def close(self) -> None:
         """Promise everything, seal the segment, let go of the lock. Closing twice is fine.

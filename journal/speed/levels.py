@@ -19,7 +19,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 import journal
-from journal.segment import path_of
+from journal.segment import SIZE_MAX
 from journal.speed.rounds import LATER, Contender, Run, Survives
 from journal.storage.bare import BareFile, GrowingFile
 from journal.storage.disk import DiskStorage
@@ -33,6 +33,8 @@ BATCH: Final = 4096
 THREADS: Final = 8
 READY: Final = 384
 """Batches in a round at most, 12 MB: the live segment and the one made ready hold them."""
+_STRIDE: Final = 8
+"""Batches that the smallest segments hold twice."""
 READY_PATIENCE: Final = 10.0
 """Seconds to wait for the next segment to be ready, before the round begins without."""
 ROOM: Final = 16 << 20
@@ -169,17 +171,21 @@ def ready(log: journal.Log) -> None:
     """Wait until the next segment is ready, as it is in any training that does not outrun its disk."""
     deadline = time.monotonic() + READY_PATIENCE
     while time.monotonic() < deadline:
-        if log.storage.exists(path_of(log.tail()[0].header.ordinal + 1)):
+        if log.ready:
             return
         time.sleep(0.001)
 
 
 def _grow(log: journal.Log) -> None:
-    """Segments double until they have their full size: measured is the log as it is after its first minute."""
+    """Segments double until they have their full size: measured is the log as it is after its first minute.
+
+    Slowly, as a training does: a log that outruns its disk goes on in segments that are only allocated, and the first
+    write to each page of such a one takes twice the time.
+    """
     append = rewards(log)
-    for _ in range(6):
+    while log.tail()[0].header.size < SIZE_MAX:
         ready(log)
-        append(READY // 3)
+        append(_STRIDE)
 
 
 def _records(file: GrowingFile) -> Run:

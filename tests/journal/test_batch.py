@@ -112,6 +112,18 @@ def test_consecutive_numbers_are_found_in_every_dtype_and_only_there(dtype: str)
         batch.as_column(np.array([-2, -1, 0, 1], dtype="i1"), 4, "x")
 
 
+def test_a_range_is_taken_as_it_is_and_within_the_same_bounds() -> None:
+    steps = range(100, 120)
+    assert batch.as_column(steps, 20, "x") is steps
+    assert batch.as_column(range(2**32 - 2, 2**32), 2, "x", batch.UINT32_MAX) == range(2**32 - 2, 2**32)
+    assert np.array_equal(batch.as_column(range(0, 40, 2), 20, "x"), np.arange(0, 40, 2))
+    for bad, largest in ((range(-1, 19), 2**63 - 1), (range(2**32 - 1, 2**32 + 19), batch.UINT32_MAX)):
+        with pytest.raises(journal.EventRejected, match="x holds a number outside"):
+            batch.as_column(bad, 20, "x", largest)
+    with pytest.raises(journal.EventRejected, match="give 21 integers"):
+        batch.as_column(steps, 21, "x")
+
+
 def test_a_batch_keeps_what_its_array_held_when_it_was_recorded() -> None:
     """Loops use their arrays again; a payload must not change between its checksum and its write."""
     values = np.arange(3, dtype=np.float64)
