@@ -70,7 +70,6 @@ class Turn:
     def __init__(self, sharing: Sharing) -> None:
         self._sharing = sharing
         self._told: SimpleQueue[None] = SimpleQueue()
-        self._waited = False
 
     def mine(self) -> bool:
         """Is it for this thread to sync? False after a wait: look whether another one did, then ask again."""
@@ -81,7 +80,6 @@ class Turn:
                 wait(self._told, _POLL)
             return False
         if self._others_come():
-            self._waited = True
             self._come()
             wait(self._told, min(_PATIENCE * sharing.took, _POLL))  # A disk that stood still would make it long.
             if self._told in sharing.waiting and not sharing.mutex.locked():
@@ -93,8 +91,7 @@ class Turn:
 
     def _others_come(self) -> bool:
         sharing = self._sharing
-        missing = 1 + len(sharing.waiting) < sharing.company
-        return missing and not self._waited and sharing.gathered <= _SOON * sharing.took
+        return 1 + len(sharing.waiting) < sharing.company and sharing.gathered <= _SOON * sharing.took
 
     def _come(self) -> None:
         if self._told not in self._sharing.waiting:

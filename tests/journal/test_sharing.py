@@ -43,16 +43,16 @@ def company(of: Sharing, now: list[float], took: float, *, threads: int) -> None
     of.served(now[0] - took)
 
 
-def gathered(within: float, now: list[float], monkeypatch: pytest.MonkeyPatch) -> Sharing:
-    """Three threads were served by a sync of a second, and all three were here again so many seconds later."""
+def gathered(within: float, now: list[float], monkeypatch: pytest.MonkeyPatch, took: float = 1.0) -> Sharing:
+    """Three threads were served by a sync of `took` seconds, and all were here again `within` seconds later."""
     found = Sharing(threading.Lock())
-    company(found, now, 1.0, threads=3)
+    company(found, now, took, threads=3)
     now[0] += within
     waits(monkeypatch, nothing, nothing)
     with found.mutex:  # The first of them syncs, the others find it at work.
         found.turn().mine()
         found.turn().mine()
-    found.served(now[0] - 1.0)
+    found.served(now[0] - took)
     return found
 
 
@@ -108,11 +108,52 @@ def test_a_company_that_came_during_the_wait_is_not_in_vain(now: list[float], mo
     assert not three.turn().mine() and three.gathered == 1.5
 
 
-@pytest.mark.parametrize(("within", "waited"), [(2.0, 1), (2.5, 0)])
-def test_threads_that_do_more_than_a_sync_between_their_events_are_not_waited_for(
+def test_the_company_of_one_that_waited_in_vain_is_not_itself(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    three.company = 2
+    turn = three.turn()
+    waits(monkeypatch, nothing)
+    assert not turn.mine() and turn.mine() and three.gathered == math.inf
+
+
+def test_who_was_told_while_it_waited_did_not_wait_in_vain(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    waits(monkeypatch, lambda: three.served(now[0] - 1.0))
+    assert not three.turn().mine() and three.gathered == 1.5
+
+
+def test_who_finds_a_sync_at_work_waits_for_it_and_not_for_company(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = gathered(0.0, now, monkeypatch)
+    three.took = 0.001
+    asked = waits(monkeypatch, nothing)
+    with three.mutex:
+        three.turn().mine()
+    assert asked == [0.05]
+
+
+def test_more_than_the_company_of_before_does_not_make_it_late(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = gathered(1.5, now, monkeypatch)
+    waits(monkeypatch, *[nothing] * 3)
+    now[0] += 0.25
+    with three.mutex:
+        three.turn().mine()
+        three.turn().mine()
+        now[0] += 5.0
+        three.turn().mine()
+    assert three.gathered == 0.25
+
+
+@pytest.mark.parametrize(("within", "waited"), [(1.0, 1), (1.5, 0)])
+def test_threads_that_do_more_than_two_syncs_between_their_events_are_not_waited_for(
     now: list[float], monkeypatch: pytest.MonkeyPatch, within: float, waited: int
 ) -> None:
-    three = gathered(within, now, monkeypatch)
+    three = gathered(within, now, monkeypatch, took=0.5)
     assert three.gathered == within
     asked = waits(monkeypatch, nothing)
     assert three.turn().mine() is not bool(waited) and len(asked) == waited
