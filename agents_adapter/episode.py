@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from journal.cell import EVAL
-from journal.errors import EventRejected, JournalClosed
+from journal.errors import EventRejected
 from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, pack, payload_of
 from replay.seen import SeenBars
 
@@ -143,7 +143,7 @@ class Episode:
         after the episode's end.
         """
         if self.ended:
-            self._refuse()
+            self._track.refuse(self._agent, self.number)
         entry = self.entry
         if entry is not None:
             wrong = entry.deviation(bars, start)
@@ -160,7 +160,7 @@ class Episode:
         Raises `EventRejected` where it has ended already, or a metric cannot be recorded; then it is still open.
         """
         if self.ended:
-            self._refuse()
+            self._track.refuse(self._agent, self.number)
         # Before anything is recorded: can it be?
         usual = type(reason) is str and not metrics and reason in _ENDED
         like, payload = _ENDED[reason] if usual else _ended(reason, metrics)
@@ -195,12 +195,6 @@ class Episode:
             raise AttributeError(f"episode {self.number} of {self._track.name} follows no plan: it has no bar range")
         return self.entry
 
-    def _refuse(self, *call: object) -> NoReturn:
-        who = f"episode {self.number} of {self._track.name}"
-        if self._track.recorder.log.closed:
-            raise JournalClosed(f"{who}: the run has ended; start the next one with agents_adapter.start")
-        raise EventRejected(f"{who} has ended: nothing can follow it; go on with the next episode")
-
     def __repr__(self) -> str:
         return f"<Episode {self.number} of {self._track.name}, {self.phase}, {self.steps} steps>"
 
@@ -230,10 +224,11 @@ def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"])
 
 def _over(episodes: Sequence[Episode]) -> None:
     """Their ends are recorded."""
+    track = episodes[0]._track
     for one in episodes:
         one.ended = True
-        one._record = one._refuse
-    episodes[0]._track.ended(episodes)
+        one._record = track.refuse  # Not a method of its own: with that it would wait for the garbage collector.
+    track.ended(episodes)
 
 
 def _packed_start(seed: int | None, entry: int | None) -> bytes:

@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from agents_adapter.plan import Plan
 from agents_adapter.proxy import as_seed
 from agents_adapter.vector import RecordedVector
 from agents_adapter.wrap import RecordedEnvironment, Shown
-from journal.errors import EventRejected
+from journal.errors import EventRejected, JournalClosed
 from journal.events import MetricLogged, Phase, check_count
 from replay.intervals import Intervals
 from replay.state import Lineage
@@ -206,6 +206,13 @@ class Track:
             self.open.pop((episode.phase, episode.env_index), None)
         self.saver.episodes_ended(self, len(episodes))
         self._run.watch.ended(self.name, episodes)
+
+    def refuse(self, agent: int, number: int, *reward: object) -> NoReturn:
+        """What is asked of an episode that has ended, with the arguments of `Log.reward`: raises."""
+        who = f"episode {number} of {self.name}"
+        if self.recorder.log.closed:
+            raise JournalClosed(f"{who}: the run has ended; start the next one with agents_adapter.start")
+        raise EventRejected(f"{who} has ended: nothing can follow it; go on with the next episode")
 
     def start_followed(self, place: Key, follows: PlanEnv, seed: Any) -> Episode:
         """The same, of the entry that a PlanEnv was reset to; `seed` was the caller's."""

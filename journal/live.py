@@ -37,17 +37,14 @@ class LiveSegment:
         self.file = file
         self.header = header
         self.path = segment.path_of(header.ordinal)
+        self.limit = header.size - segment.RESERVE
+        """Bytes that ordinary events may fill; behind it lie the reserve and the seal."""
         self.position = 0
         self._begun = 0
         view = file.map() if mapped else None
         self.mapped = view is not None
         self.buffer: Any = file if view is None else view
         self.put: Callable[[Any, int, int, bytes], None] = pwrite if view is None else cell.PUBLISH.pack_into
-
-    @property
-    def limit(self) -> int:
-        """Bytes that ordinary events may fill; behind it lie the reserve and the seal."""
-        return self.header.size - segment.RESERVE
 
     @property
     def room(self) -> int:

@@ -100,7 +100,8 @@ class Tail:
     def tail_locked(self) -> tuple[LiveSegment, int, int]:
         """The same, for who holds the lock; it stays so, as the fast path is shut until who appends opens it."""
         self._limit = 0
-        self._turn.wait()
+        if self._turn.taken:
+            self._turn.wait()
         if self._interrupted is not None or self._switch is not None:
             self._settle()
         return self._segment, self._offset, self._seq

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import agents_adapter
 import journal
 import replay
 from agents_adapter import Bars, Plan, Run, Track
+from agents_adapter.episode import Episode
 from journal import EventRejected, ResumeImpossible
 from journal.storage.disk import DiskStorage
 from replay.scan import scan
@@ -410,3 +412,16 @@ def test_a_part_of_the_planned_bars_proves_nothing_and_is_refused(tmp_path: Path
                 episode.observe(bars[start:stop], start=start)
         episode.observe(bars[5:20], start=5)  # With a look-back.
     run.finish()
+
+
+def test_an_ended_episode_is_gone_with_its_last_name(track: Track) -> None:
+    """Left to the garbage collector, hundreds of them lie in memory, and each next one is made in cold memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        for episode in track.episodes(PLAN):
+            episode.step(1.0, terminated=True)
+        del episode
+        assert not [one for one in gc.get_objects() if type(one) is Episode and one._track is track]
+    finally:
+        gc.enable()
