@@ -48,7 +48,7 @@ def recover(storage: Storage, manifest: Manifest, time_ns: int) -> tuple[Recover
     open episodes: their process is gone). Everything it adopted is durable and sealed when it returns. Raises
     `CorruptJournal`, `UnsupportedFormat` or `JournalFailed` with nothing changed.
     """
-    walk = Walk(storage, manifest)
+    walk = Walk(storage, manifest, ahead=True)
     context = walk.run().context()
     try:
         return _repair(storage, manifest, walk, context, time_ns)

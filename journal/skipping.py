@@ -23,7 +23,7 @@ def base_behind(storage: Storage, manifest: Manifest, since: int) -> Base:
     first, behind = manifest.base.ordinal, manifest.base.ordinal + len(manifest.segments)
     while first < behind and since > found.seq:
         middle = (first + behind) // 2
-        base = _base_after(storage, middle)
+        base = base_after(storage, middle)
         if base is not None and base.seq <= since:
             found, first = base, middle + 1
         else:
@@ -31,8 +31,8 @@ def base_behind(storage: Storage, manifest: Manifest, since: int) -> Base:
     return found
 
 
-def _base_after(storage: Storage, ordinal: int) -> Base | None:
-    """Where the log stands behind a segment; None unless it ends with a seal that checks."""
+def base_after(storage: Storage, ordinal: int) -> Base | None:
+    """Where the log stands behind a segment, but for its context; None unless it ends with a seal that checks."""
     path = segment.path_of(ordinal)
     try:
         header = segment.Header.parse(storage.read(path, 0, CELL), path)

@@ -139,7 +139,7 @@ class Walk:
         if ahead and not live and len(self.ordinals) > 1:
             self._files = files(storage, map(segment.path_of, self.ordinals), _LIMIT)
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Generator[Piece, None, None]:
         try:
             yield from self._pieces()
         finally:

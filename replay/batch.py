@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from journal import arrays, cell, events, segment
 from journal.context import Context
 from journal.errors import CorruptJournal
-from journal.walk import Piece
+from journal.walk import Piece, opening_context
 from replay import unpacking
 
 ROWS: Final = 1 << 17
@@ -343,6 +343,13 @@ def parts(piece: Piece) -> Iterator[Piece]:
         stop = max(start + 1, behind)
         yield replace(piece, heads=piece.heads[start:stop], seqs=seqs[start : stop + 1])
         start = stop
+
+
+def unpacked(piece: Piece) -> Iterator[tuple[Piece, Batch]]:
+    """The stretches of a checked segment, each with its events. Raises as `unpack` does."""
+    runs = Runs(opening_context(piece))
+    for part in parts(piece):
+        yield part, unpack(part, runs)
 
 
 def unpack(piece: Piece, runs: Runs) -> Batch:

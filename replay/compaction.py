@@ -1,7 +1,7 @@
 """Compaction: sealed segments become history and a snapshot; nothing is removed before its replacement is durable.
 
     write history, sync, make the segments again from it and compare, rename, sync history/
-    → snapshot likewise                                                       (the same state, now loaded quickly)
+    → snapshot likewise                                 (the state, folded while history was written: loaded quickly)
     → journal.json: the live log begins behind the last compacted segment     (from here on history is what is read)
     → remove the segments, sync segments/
 
@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import IO, Final
+
+import numpy as np
 
 from journal import segment
 from journal.ahead import ahead
@@ -27,18 +28,16 @@ from journal.live import by_system, failure
 from journal.manifest import Base, Manifest
 from journal.recovery import recover
 from journal.storage import LockHeld, Storage
-from journal.walk import Piece, Walk, context_after
 from journal.writer import LOCK_PATH
 from replay import history, snapshot
+from replay.batch import unpacked
 from replay.dropping import NOTHING, TWINS, Dropped, drop, finish, would_drop
 from replay.history import Description, HistoryWriter, Span
-from replay.loading import Place, load, storage_of, with_trends
+from replay.intake import Intake, Stretch, plan, sealed, walked
+from replay.loading import Place, storage_of
 from replay.progress import Progress, silent
 from replay.snapshot import HistoryNote
 
-EVENTS_MAX: Final = 8_000_000
-BYTES_MAX: Final = 256 << 20
-"""How much of the log one history file covers, at most; a single segment may be more."""
 _CHUNK: Final = 1 << 20
 KEPT_SNAPSHOTS: Final = 2
 """The newest ones stay: if one is damaged, the other serves."""
@@ -62,22 +61,6 @@ class Compacted:
     """The history that was dropped, where that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """The segments of one history file: what lies between two places of the log."""
-
-    base: Base
-    end: Base
-
-    @property
-    def span(self) -> Span:
-        return Span(self.base.seq, self.end.seq - 1)
-
-    @property
-    def ordinals(self) -> range:
-        return range(self.base.ordinal, self.end.ordinal)
-
-
 def compact(
     place: Place,
     *,
@@ -94,7 +77,7 @@ def compact(
     when that is done, for good (`replay.dropping`); a dry run tells it of the history that there is.
 
     Raises `JournalLocked` beside a running training, `CorruptJournal`, `NotAJournal`, `UnsupportedFormat`,
-    `JournalFailed` and its child `DiskFull`; nothing is lost then. Memory: two segments and a row group, and the state.
+    `JournalFailed` and its child `DiskFull`; nothing is lost then. Memory: three segments, three row groups, the state.
     """
     storage = storage_of(place)
     manifest = Manifest.read(storage)
@@ -115,7 +98,8 @@ def compact(
 
 
 def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progress: Progress) -> Compacted:
-    stretches, end = _plan(storage, manifest)
+    stretches = plan(manifest, sealed(storage, manifest))
+    end = stretches[-1].end if stretches else manifest.base
     strays = _strays(storage, manifest, end)
     if not stretches and _up_to_date(storage, manifest):
         _retire_snapshots(storage, manifest, keep)
@@ -123,10 +107,11 @@ def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progr
 
     step = _steps(storage, manifest.base, end, progress)
     notes = _notes(storage, manifest)
-    for stretch in stretches:
-        told = _make_history(storage, manifest, stretch, step)
-        notes.append(HistoryNote(told.path, told.size, told.sha256))
-    made = _make_snapshot(storage, end, notes)
+    with Intake(storage, manifest) as log:
+        for stretch in stretches:
+            told = _make_history(storage, log, stretch, step)
+            notes.append(HistoryNote(told.path, told.size, told.sha256))
+    made = _make_snapshot(storage, log, notes)
     for path in strays:
         # From the next step on they would lie below the base, where everything counts.
         if path not in (made, *(note.path for note in notes)):
@@ -134,7 +119,7 @@ def _compact(storage: Storage, manifest: Manifest, before: int, keep: int, progr
             storage.sync_directory(path.partition("/")[0])
 
     if stretches:
-        replace(manifest, base=end, segments=()).write(storage)
+        replace(manifest, base=log.place, segments=()).write(storage)
         for ordinal in range(manifest.base.ordinal, end.ordinal):
             storage.remove(segment.path_of(ordinal))
         storage.sync_directory(segment.DIRECTORY)
@@ -169,7 +154,8 @@ def _rehearse_compaction(
     storage: Storage, manifest: Manifest, keep: int, made: dict[Span, int], progress: Progress
 ) -> Compacted:
     before = after = _size(storage)
-    stretches, end = _plan(storage, manifest)
+    stretches = plan(manifest, walked(storage, manifest))
+    end = stretches[-1].end if stretches else manifest.base
     _strays(storage, manifest, end)
     kept = max(1, keep)
     if not stretches and _up_to_date(storage, manifest):
@@ -177,49 +163,23 @@ def _rehearse_compaction(
         return Compacted(0, (), None, before, after)
     step = _steps(storage, manifest.base, end, progress)
     notes = _notes(storage, manifest)
-    for stretch in stretches:
-        size, sha256 = _write_history(storage, manifest, stretch, _Nowhere(), step)
-        notes.append(HistoryNote(stretch.span.path, size, sha256))
-        made[stretch.span] = size
-        after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
-    after += snapshot.write(_Nowhere(), load(storage, whole=True), end, notes)[0]
+    with Intake(storage, manifest) as log:
+        for stretch in stretches:
+            size, sha256 = _write_history(storage, log, stretch, _Nowhere(), step)
+            notes.append(HistoryNote(stretch.span.path, size, sha256))
+            made[stretch.span] = size
+            after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
+    after += snapshot.write(_Nowhere(), log.state, log.place, notes)[0]
     after -= sum(storage.size(snapshot.path_of(last)) for last in _retiring(storage, manifest, kept - 1))
     return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
 
 
-def _compacted(stretches: list[_Stretch], made: str, before: int, after: int) -> Compacted:
+def _compacted(stretches: list[Stretch], made: str, before: int, after: int) -> Compacted:
     files = tuple(stretch.span.path for stretch in stretches)
     return Compacted(sum(len(stretch.ordinals) for stretch in stretches), files, made, before, after)
 
 
 # -- what is to be done ------------------------------------------------------------------------------------------------
-
-
-def _plan(storage: Storage, manifest: Manifest) -> tuple[list[_Stretch], Base]:
-    """The live log in stretches of bounded size, and where they end.
-
-    The same log gives the same stretches, so that the files of a killed compaction fit. A segment without events never
-    begins a stretch: a history file has events.
-    """
-    stretches = []
-    base = end = manifest.base
-    size = 0
-    last: Piece | None = None
-    walk = Walk(storage, manifest)
-    for piece in walk:
-        full = walk.seq - base.seq > EVENTS_MAX or size + piece.offset(piece.end) > BYTES_MAX
-        if full and end.seq > base.seq and walk.seq > piece.seq:
-            assert last is not None
-            end = replace(end, context=context_after(last))
-            stretches.append(_Stretch(base, end))
-            base, size = end, 0
-        end = Base(piece.header.ordinal + 1, walk.position, walk.seq, walk.chain)
-        size += piece.offset(piece.end)
-        last = piece
-    if end.seq > base.seq:
-        assert last is not None
-        stretches.append(_Stretch(base, replace(end, context=context_after(last))))
-    return stretches, stretches[-1].end if stretches else manifest.base
 
 
 def _strays(storage: Storage, manifest: Manifest, end: Base) -> list[str]:
@@ -271,21 +231,20 @@ def _notes(storage: Storage, manifest: Manifest) -> list[HistoryNote]:
 # -- doing it ----------------------------------------------------------------------------------------------------------
 
 
-def _make_history(storage: Storage, manifest: Manifest, stretch: _Stretch, step: Callable[[int], None]) -> Description:
+def _make_history(storage: Storage, log: Intake, stretch: Stretch, step: Callable[[int], None]) -> Description:
     """The history file of a stretch, durable, and proved to give its segments again."""
     path = stretch.span.path
     storage.make_directory(history.DIRECTORY)
-    if storage.exists(path):
-        try:
-            told = history.describe(storage, path)
-            if told.ordinals == stretch.ordinals and _gives_again(storage, told, lambda count: None):
-                storage.sync_directory(history.DIRECTORY)
-                return told
-        except CorruptJournal:
-            pass  # Its segments are here and were just checked, so it is made anew.
+    kept = _kept(storage, stretch)
+    if kept is not None:
+        storage.sync_directory(history.DIRECTORY)
+        for piece in log.read(stretch):
+            for _, batch in unpacked(piece):
+                log.fold(batch)
+        return kept
     with _renamed(storage, path) as temporary:
         with storage.stream(temporary) as stream:
-            _write_history(storage, manifest, stretch, stream, step)
+            _write_history(storage, log, stretch, stream, step)
         told = history.describe(storage, temporary)
         if not _gives_again(storage, told, step):
             raise JournalFailed(
@@ -295,15 +254,26 @@ def _make_history(storage: Storage, manifest: Manifest, stretch: _Stretch, step:
     return replace(told, path=path)
 
 
+def _kept(storage: Storage, stretch: Stretch) -> Description | None:
+    """The history file of a stretch that a killed compaction left, if it is right; else it is to be made anew."""
+    if not storage.exists(stretch.span.path):
+        return None
+    try:
+        told = history.describe(storage, stretch.span.path)
+        right = told.ordinals == stretch.ordinals and _gives_again(storage, told, lambda count: None)
+    except CorruptJournal:
+        return None  # Its segments are here and were just checked.
+    return told if right else None
+
+
 def _write_history(
-    storage: Storage, manifest: Manifest, stretch: _Stretch, stream: IO[bytes], step: Callable[[int], None]
+    storage: Storage, log: Intake, stretch: Stretch, stream: IO[bytes], step: Callable[[int], None]
 ) -> tuple[int, str]:
-    with HistoryWriter(stream, manifest.journal_id, stretch.base) as writer:
-        walk = Walk(storage, replace(manifest, base=stretch.base, segments=tuple(stretch.ordinals)))
-        for piece in islice(walk, len(stretch.ordinals)):
-            writer.add(piece, storage.read(piece.path, 0, CELL))
+    with HistoryWriter(stream, log.journal_id, log.place) as writer:
+        for piece in log.read(stretch):
+            writer.add(piece, storage.read(piece.path, 0, CELL), log.fold)
             step(piece.size)
-        return writer.close(stretch.end)
+        return writer.close(log.place)
 
 
 def _gives_again(storage: Storage, told: Description, step: Callable[[int], None]) -> bool:
@@ -311,10 +281,13 @@ def _gives_again(storage: Storage, told: Description, step: Callable[[int], None
     offset = 0
     for header, part, last in ahead(history.stretches(storage, told.path)):
         path = segment.path_of(header.ordinal)
-        for begin in range(0, len(part), _CHUNK):
-            if part[begin : begin + _CHUNK] != storage.read(path, offset + begin, min(_CHUNK, len(part) - begin)):
+        made = np.frombuffer(part, dtype=np.uint8)
+        for begin in range(0, len(made), _CHUNK):
+            some = made[begin : begin + _CHUNK]
+            there = np.frombuffer(storage.read(path, offset + begin, len(some)), dtype=np.uint8)
+            if not np.array_equal(some, there):
                 return False
-        offset += len(part)
+        offset += len(made)
         if last:
             if offset != storage.size(path):
                 return False
@@ -323,15 +296,14 @@ def _gives_again(storage: Storage, told: Description, step: Callable[[int], None
     return True
 
 
-def _make_snapshot(storage: Storage, end: Base, notes: list[HistoryNote]) -> str:
+def _make_snapshot(storage: Storage, log: Intake, notes: list[HistoryNote]) -> str:
     """The snapshot of the whole state, durable; read back before it gets its name."""
-    path = snapshot.path_of(end.seq - 1)
-    state = with_trends(load(storage, whole=True))
+    path = snapshot.path_of(log.place.seq - 1)
     storage.make_directory(snapshot.DIRECTORY)
     with _renamed(storage, path) as temporary:
         with storage.stream(temporary) as stream:
-            snapshot.write(stream, state, end, notes)
-        if snapshot.packed(snapshot.read(storage, temporary, whole=True).state) != snapshot.packed(state):
+            snapshot.write(stream, log.state, log.place, notes)
+        if snapshot.packed(snapshot.read(storage, temporary, whole=True).state) != snapshot.packed(log.state):
             raise JournalFailed(
                 f"{storage.name}: {path} does not give the state again; the segments are untouched: "
                 "check memory and disk, and try again"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -26,9 +26,9 @@ from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
 from journal.storage import Storage
-from journal.walk import Piece, Promise, Walk, opening_context
+from journal.walk import Piece, Promise, Walk
 from replay import lossless
-from replay.batch import ROWS, Batch, Runs, parts, unpack
+from replay.batch import ROWS, Batch, unpacked
 from replay.parquet import NO_THREADS, Writer, open_checked, reading
 
 DIRECTORY: Final = "history"
@@ -154,12 +154,12 @@ class HistoryWriter:
         self._encoder = ThreadPoolExecutor(1, "encoding history")
         self._encoding: Future[None] | None = None
 
-    def add(self, piece: Piece, header: bytes) -> None:
-        """Take in the next segment, whole; `header` is its first 64 bytes."""
-        runs = Runs(opening_context(piece))
+    def add(self, piece: Piece, header: bytes, look: Callable[[Batch], None] = lambda batch: None) -> None:
+        """Take in the next segment, whole; `header` is its first 64 bytes. All its events are shown to `look`."""
         before = 0
-        for part in parts(piece):
-            rows, before = lossless.to_table(part, unpack(part, runs), before)
+        for part, batch in unpacked(piece):
+            look(batch)
+            rows, before = lossless.to_table(part, batch, before)
             if self._rows + rows.num_rows > ROWS:
                 self._flush()
             self._pending.append(rows)
@@ -292,7 +292,7 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
 
     Raises as `read` does. Memory: a segment and a row group.
     """
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for header, part, last in stretches(storage, path):
         parts.append(part)
         if last:
@@ -301,7 +301,7 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
             yield header, data
 
 
-def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes, bool]]:
+def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes | memoryview, bool]]:
     """The same in pieces of at most a row group: (header, the bytes that come next, are they the segment's last).
 
     Raises as `read` does. Memory: a row group and its cells.

@@ -63,6 +63,8 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
         foundation(storage, manifest)
         check_kept(manifest, state.events)  # There is one, but the moment lies before it.
     state.storage = storage
+    if state.events == until:
+        return state  # A snapshot tells all.
     for batch in scan(storage, since=state.events, until=until, columns=FOLDED):
         if before_ns is not None:
             running = np.maximum(np.maximum.accumulate(batch.time_ns), state.last_time_ns)

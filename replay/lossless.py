@@ -42,8 +42,8 @@ READ: Final = [*_COLUMN_OF.values(), "run", "payload"]
 KEPT: Final = [*_COLUMN_OF.values(), "payload", "marks", "head"]
 """The columns that `to_cells` needs."""
 
-_CRC_STRETCH: Final = 1 << 13
-"""Cells whose checksums are computed at once: they and the tables fit the processor's cache."""
+_STRETCH: Final = 1 << 13
+"""Cells that are made again at once: they and the tables of their checksums fit the processor's cache."""
 
 
 def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
@@ -88,7 +88,7 @@ def to_batch(rows: pa.Table, names: list[str]) -> Batch:
     return Batch(columns, rows.num_rows, runs=runs, names=names, payloads=_rare(rows, "payload"))
 
 
-def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
+def to_cells(rows: pa.Table, salt: int, position: int) -> memoryview:
     """The original cells of these rows, which are of one segment; the first (a mark, if there is one) at `position`.
 
     Raises `ValueError` where rows contradict each other.
@@ -96,11 +96,7 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
     payloads, marks = _rare(rows, "payload"), _rare(rows, "marks")
     first, heads = _heads(rows)
     columns = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
-    in_batch = np.zeros(rows.num_rows + 1, dtype=np.int8)
-    in_batch[first] += 1
-    in_batch[first + heads.view(arrays.COUNT)["count"].astype(np.int64)] -= 1
-    in_batch = np.cumsum(in_batch[:-1], dtype=np.int8)
-    single = np.flatnonzero(in_batch == 0)
+    single = _outside(first, heads, rows.num_rows)
 
     before, extents, takes = np.zeros((3, rows.num_rows), dtype=np.int64)
     takes[single] = takes[first] = 1
@@ -114,38 +110,43 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> bytes:
 
     out = np.zeros((int(after[-1]) if len(after) else 0, CELL), dtype=np.uint8)
     cells = out.reshape(-1).view(arrays.CELL_DTYPE)
-    at = index[single]
-    for field, column in columns.items():
-        cells[field][at] = column[single]
-    cells["extent"][at] = extents[single]
+    if payloads:
+        pads, crcs = np.zeros(rows.num_rows, dtype=np.uint8), np.zeros(rows.num_rows, dtype=np.uint32)
+        for row, payload in payloads.items():
+            head = int(index[row])
+            _put(out, head + 1, payload)
+            pads[row], crcs[row] = cell.extent_of(len(payload))[1], cell.checksum(payload, salt, position + head)
+        columns |= {"extent": extents, "pad": pads, "payload_crc": crcs}
+    for begin in range(0, len(single), _STRETCH):
+        some = single[begin : begin + _STRETCH]
+        made = np.zeros(len(some), dtype=arrays.CELL_DTYPE)
+        taken = slice(begin, begin + len(some)) if not len(first) else some
+        for field, column in columns.items():
+            made[field] = column[taken]
+        made["crc"] = checksums(made.view(np.uint8).reshape(-1, CELL), index[taken], salt, position)
+        arrays.put(cells, index[taken], made)
     for row, raw in marks.items():
         _put(out, int(index[row] - before[row]), raw)
-    for row, payload in payloads.items():
-        head = int(index[row])
-        _put(out, head + 1, payload)
-        cells["pad"][head] = cell.extent_of(len(payload))[1]
-        cells["payload_crc"][head] = cell.checksum(payload, salt, position + head)
     cells[index[first]] = heads
-    for members, made in unpacking.pack(heads, columns, first):
-        out[(index[first[members]] + 1)[:, None] + np.arange(made.shape[1])] = made
-    cells["crc"][at] = checksums(out, at, salt, position)
-    return out.tobytes()
+    for members, packed in unpacking.pack(heads, columns, first):
+        out[(index[first[members]] + 1)[:, None] + np.arange(packed.shape[1])] = packed
+    return out.reshape(-1).data
 
 
 def checksums(raw: NDArray[np.uint8], at: arrays.Index, salt: int, position: int) -> NDArray[np.uint32]:
-    """The `crc` of those cells of `raw`, of shape (n, 64), with an index in `at`; the first one stands at `position`.
+    """The `crc` of the cells `raw`, of shape (n, 64), at least one, which stand at the positions `position + at`.
 
     A CRC is linear: of messages of one length it is the XOR of one table entry per byte. Many cells at once, that is
-    many times faster than one call per cell.
+    many times faster than one call per cell; where all of them have the same byte, as in most places, once is enough.
     """
     contributions, length = _tables(), CELL - 4
     start = np.uint32(crc32c(bytes(length), salt))
+    words = raw.view(np.uint64)
+    differ = np.array([np.bitwise_or.reduce(words[:, one] ^ words[0, one]) for one in range(words.shape[1])])
     result = ((position + at) & 0xFFFFFFFF).astype(np.uint32) ^ start
-    for first in range(0, len(at), _CRC_STRETCH):
-        columns = np.ascontiguousarray(raw[at[first : first + _CRC_STRETCH], 4:].T)
-        part = result[first : first + _CRC_STRETCH]
-        for contribution, column in zip(contributions, columns, strict=True):
-            part ^= contribution.take(column)
+    for place, differs in enumerate(differ.view(np.uint8)[4:].tolist()):
+        contribution, column = contributions[place], raw[:, 4 + place]
+        result ^= contribution.take(column) if differs else contribution[column[0]]
     return result
 
 
@@ -170,6 +171,16 @@ def _heads(rows: pa.Table) -> tuple[arrays.Index, arrays.Cells]:
     if len(heads) != len(first) or unpacking.contradiction(heads) or (counts < 1).any() or (counts > room).any():
         raise ValueError("a reward batch in it is not whole")
     return first, heads
+
+
+def _outside(first: arrays.Index, heads: arrays.Cells, count: int) -> arrays.Index:
+    """The rows, of `count`, that are in no reward batch."""
+    if not len(first):
+        return np.arange(count)
+    in_batch = np.zeros(count + 1, dtype=np.int8)
+    in_batch[first] += 1
+    in_batch[first + heads.view(arrays.COUNT)["count"].astype(np.int64)] -= 1
+    return np.flatnonzero(np.cumsum(in_batch[:-1], dtype=np.int8) == 0)
 
 
 def _put(out: NDArray[np.uint8], index: int, raw: bytes) -> None:

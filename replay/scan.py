@@ -16,9 +16,9 @@ from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import Manifest
 from journal.skipping import base_behind
 from journal.storage import Storage
-from journal.walk import Walk, opening_context
+from journal.walk import Walk
 from journal.writer import LOCK_PATH
-from replay.batch import Batch, Runs, parts, unpack
+from replay.batch import Batch, unpacked
 
 Read = TypeVar("Read")
 
@@ -145,6 +145,5 @@ def live_log(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
     walk = Walk(storage, manifest, live=seen.live, ahead=True)
     for piece in walk:
         if walk.seq > since:
-            runs = Runs(opening_context(piece))
-            for part in parts(piece):
-                yield unpack(part, runs)
+            for _, batch in unpacked(piece):
+                yield batch

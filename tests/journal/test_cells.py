@@ -156,3 +156,18 @@ def test_heads_are_found_alike_however_many_of_one_extent_follow_each_other() ->
         assert found.tolist() == expected
         assert arrays.at(cells, found).tobytes() == cells[found].tobytes()
         assert arrays.column(cells, "extent", found).tolist() == cells["extent"][found].tolist()
+
+
+@pytest.mark.parametrize("gaps", [0, 2, 150])
+def test_cells_are_put_where_they_belong_in_stretches_or_one_by_one(gaps: int) -> None:
+    rng = np.random.default_rng(gaps)
+    what = np.frombuffer(rng.bytes(64 * 300), dtype=arrays.CELL_DTYPE)
+    found = np.delete(np.arange(300 + gaps), rng.choice(np.arange(1, 299 + gaps), gaps, replace=False))
+    expected = np.full((300 + gaps, 64), 7, dtype=np.uint8)
+    target = expected.copy().reshape(-1).view(arrays.CELL_DTYPE)
+    for at, one in zip(found.tolist(), what, strict=True):
+        expected[at] = np.frombuffer(one.tobytes(), dtype=np.uint8)
+    arrays.put(target, found, what)
+    assert target.tobytes() == expected.tobytes()
+    arrays.put(target, found[:0], what[:0])
+    assert target.tobytes() == expected.tobytes()

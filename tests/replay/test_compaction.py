@@ -19,7 +19,7 @@ from journal.manifest import Base, Manifest
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
-from replay import compaction, history, lossless, snapshot
+from replay import compaction, history, intake, lossless, snapshot
 from replay.compaction import compact
 from replay.loading import load
 from replay.query import events
@@ -164,7 +164,7 @@ def test_a_rehearsal_does_not_recover() -> None:
 
 @pytest.mark.parametrize(("limit", "size", "files"), [("EVENTS_MAX", 12, 3), ("BYTES_MAX", 1, 5)])
 def test_a_large_log_becomes_several_files(monkeypatch: pytest.MonkeyPatch, limit: str, size: int, files: int) -> None:
-    monkeypatch.setattr(compaction, limit, size)
+    monkeypatch.setattr(intake, limit, size)
     storage = fresh()
     for _ in range(5):
         record(storage, EPISODE)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,13 +15,13 @@ import pytest
 import journal
 from journal.cell import CELL
 from journal.errors import CorruptJournal, JournalFailed, JournalLocked
-from journal.manifest import Manifest
+from journal.manifest import Base, Manifest
 from journal.segment import Header
 from journal.storage import LockHeld
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
-from replay import compaction, history
+from replay import history, intake
 from replay.compaction import compact
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -285,7 +286,7 @@ def test_a_history_file_is_bounded_by_the_bytes_of_all_its_segments(
     for _ in range(4):
         record(compacted, EPISODE)
     taken = [piece.offset(piece.end) for piece in Walk(compacted)]
-    monkeypatch.setattr(compaction, "BYTES_MAX", sum(taken[:2]))
+    monkeypatch.setattr(intake, "BYTES_MAX", sum(taken[:2]))
     before = table(compacted)
     assert len(compact(compacted).history) == 2, "two segments each"
     assert same_events(table(compacted), before)
@@ -306,5 +307,43 @@ def test_no_segment_is_removed_that_is_longer_than_what_its_history_gives(
 
     monkeypatch.setattr(history, "stretches", shorter)
     with pytest.raises(JournalFailed, match="does not give the bytes"):
+        compact(compacted)
+    assert image(compacted) == before
+
+
+def test_each_segment_is_checked_twice_and_compared_once_and_no_more(compacted: MemoryStorage) -> None:
+    """Before anything is changed, and while it is written; the plan between needs no more than its header and seal."""
+    for _ in range(3):
+        record(compacted, EPISODE)
+    live = [f"segments/{ordinal:08d}.seg" for ordinal in range(1, 4)]
+    whole = FaultyStorage(compacted)
+    compact(whole)
+    reads = [path for verb, path in whole.operations if verb == "read"]
+    plan, header, comparison = 2, 1, len(("header", "events", "what is behind them"))
+    assert [reads.count(path) for path in live] == [2 + plan + header + comparison] * 3
+
+
+@pytest.mark.parametrize("what", ["no seal", "another end", "another chain"])
+def test_a_log_that_changes_between_recovery_and_reading_is_not_compacted(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Somebody who does not ask for the lock; what history is planned from is what it is then written from."""
+    for _ in range(2):
+        record(compacted, EPISODE)
+    before = image(compacted)
+    base_after = intake.base_after
+
+    def changed(storage: MemoryStorage, ordinal: int) -> Base | None:
+        base = base_after(storage, ordinal)
+        assert base is not None
+        other = {
+            "no seal": None,
+            "another end": replace(base, seq=base.seq + 1),
+            "another chain": replace(base, chain=b"x"),
+        }
+        return other[what]
+
+    monkeypatch.setattr(intake, "base_after", changed)
+    with pytest.raises(CorruptJournal, match="a moment ago"):
         compact(compacted)
     assert image(compacted) == before
