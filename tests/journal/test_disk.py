@@ -156,3 +156,30 @@ def test_where_no_map_is_to_be_had_segments_are_written_by_pwrite(
             log.reward(agent, 0, step, 0.5)
         assert not log.tail()[0].mapped
     assert [batch.seq[-1] for batch in scan(disk.DiskStorage(tmp_path))] == [9]
+
+
+def test_looking_after_a_file_before_its_sync_does_not_ask_for_its_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks makes the next write take a time of its own (Linux 6.13), and its sync wait for one write more."""
+    file = disk.DiskStorage(tmp_path).create("a", 10)
+    with monkeypatch.context() as patch:
+        for name in ("fstat", "stat", "lstat"):
+            patch.setattr(os, name, lambda *_, **__: pytest.fail("it asks"))
+        assert file.check(10) is None
+        assert "10 bytes instead of 11" in str(file.check(11))
+        (tmp_path / "a").unlink()
+        assert "deleted" in str(file.check(10))
+    file.close()
+
+
+def test_without_proc_a_deleted_file_is_noticed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc(path: str) -> str:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(os, "readlink", no_proc)
+    file = disk.DiskStorage(tmp_path).create("a", 10)
+    assert file.check(10) is None
+    (tmp_path / "a").unlink()
+    assert "deleted" in str(file.check(10))
+    file.close()
