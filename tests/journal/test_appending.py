@@ -120,3 +120,65 @@ def test_they_never_lie_in_two_segments(small_segments: int, storage: MemoryStor
     kinds = [one.kind for one in events_of(storage)][1:]
     assert len(storage.list("segments")) > 1
     assert kinds == (["EpisodeStarted"] * 3 + ["EpisodeEnded"] * 3) * 1000
+
+
+def test_a_name_is_given_once_though_ctrl_c_came_twice(storage: MemoryStorage, events_of: Any) -> None:
+    """After its store, and while that was settled: who comes next settles it, and only then asks which names there are.
+
+    A second cell with the same name would give it a second number.
+    """
+
+    def stored(buffer: Any, offset: int, crc: int, body: bytes) -> None:
+        put(buffer, offset, crc, body)
+        raise KeyboardInterrupt
+
+    def unsettled() -> None:
+        raise KeyboardInterrupt
+
+    with journal.open("m", storage=storage, sync="close") as log:
+        put = log._put
+        log._put, log._unwind = stored, unsettled  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            log.agent("A")
+        log._put = put
+        del log._unwind
+        assert log.agent("A") == 1
+        assert log.agent("B") == 2
+    assert [(one.kind, one.payload["name"]) for one in events_of(storage)] == [("NameGiven", "A"), ("NameGiven", "B")]
+
+
+def test_what_is_refused_takes_no_segment(small_segments: int, storage: MemoryStorage) -> None:
+    """It would have found no room in this one: the log stays where it is."""
+    places = [(number, number) for number in range(20)]
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        here = log.tail()[0]
+        while log.tail()[1] + 64 <= here.limit:
+            log.reward(agent, 0, 0, 1.0)
+        for refused in (
+            lambda: log.append(EpisodeEnded(agent="A", episode=0, reason="terminated")),
+            lambda: log.episodes(ENDED, payload_of(ENDED), agent, 0, places),
+        ):
+            with pytest.raises(journal.EventRejected, match="no episode is open"):
+                refused()
+            assert log.tail()[0] is here
+        log.episodes(STARTED, b"", agent, 0, places)
+        assert log.tail()[0] is not here
+
+
+def test_no_reward_passes_an_append_that_holds_the_lock(storage: MemoryStorage) -> None:
+    """The fast path is shut while something is stored, and open again behind it."""
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent, put, write = log.agent("A"), log._put, log._segment.write
+        seen = []
+
+        def looking(act: Any) -> Any:
+            return lambda *args: seen.append(log._limit) or act(*args)
+
+        log._put, log._segment.write = looking(put), looking(write)  # type: ignore[method-assign]
+        log.append(journal.Custom(name="x"))
+        assert log._limit == log._way
+        log.episodes(STARTED, b"", agent, 0, PLACES)
+        assert log._limit == log._way
+        log._put, log._segment.write = put, write  # type: ignore[method-assign]
+        assert seen and not any(seen)

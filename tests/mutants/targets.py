@@ -12,6 +12,11 @@ _WRITING = (
     *("tests/journal/test_spares.py", "tests/journal/test_reading.py"),
     *("tests/journal/test_context.py", "tests/journal/test_batch.py", "tests/journal/test_promise_interrupts.py"),
 )
+_COMPACTING = (
+    *("tests/replay/test_compaction.py", "tests/replay/test_compaction_recovery.py"),
+    *("tests/replay/test_compaction_steps.py", "tests/replay/test_compaction_compares.py"),
+    *("tests/replay/test_damaged_history.py", "tests/replay/test_dropping.py", "tests/replay/test_seen.py"),
+)
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "journal.cell": (
@@ -27,12 +32,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_manifest.py", "tests/journal/test_spares.py", "tests/journal/test_forged.py"),
         *("tests/replay/test_damaged_history.py", "tests/replay/test_compaction_recovery.py"),
     ),
-    "replay.compaction": (
-        *("tests/replay/test_compaction.py", "tests/replay/test_compaction_recovery.py"),
-        *("tests/replay/test_compaction_steps.py", "tests/replay/test_damaged_history.py"),
-        "tests/replay/test_dropping.py",
-    ),
+    "replay.compaction": _COMPACTING,
+    "replay.intake": _COMPACTING,
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
+    "journal.appending": ("tests/journal/test_appending.py", "tests/journal/test_forged.py", *_WRITING, *_LOG),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/golden/test_golden.py", *_LOG),

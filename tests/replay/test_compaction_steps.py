@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 import journal
-from journal.cell import CELL
 from journal.errors import CorruptJournal, JournalFailed, JournalLocked
 from journal.manifest import Base, Manifest
-from journal.segment import Header
 from journal.storage import LockHeld
 from journal.storage.faulty import CHANGES, FaultyStorage, Killed
 from journal.storage.memory import MemoryStorage
-from journal.walk import Walk
-from replay import history, intake
+from journal.walk import Walk, context_after
+from replay import history, intake, snapshot
 from replay.compaction import compact
+from replay.dropping import NOTHING
+from replay.loading import load
 
 sys.path.insert(0, str(Path(__file__).parent))
 from logs import (
     EPISODE,
+    REWARD,
     add_segment_without_events,
     fresh,
     image,
@@ -53,10 +54,13 @@ def compacted() -> MemoryStorage:
     return storage
 
 
-def test_history_above_the_end_is_seen_though_nothing_is_to_be_compacted(compacted: MemoryStorage) -> None:
+@pytest.mark.parametrize("script", [EPISODE, [REWARD]], ids=["five events", "one event"])
+def test_history_above_the_end_is_seen_though_nothing_is_to_be_compacted(
+    compacted: MemoryStorage, script: list[Any]
+) -> None:
     """Set back to a state with no live log at all: there is nothing to do, but for saying what lies there."""
     older = compacted.kill()
-    record(compacted, EPISODE)
+    record(compacted, script)
     path = compact(compacted).history[-1]
     with older.stream(path) as stream:
         stream.write(compacted.read(path))
@@ -64,7 +68,7 @@ def test_history_above_the_end_is_seen_though_nothing_is_to_be_compacted(compact
     for dry_run in (True, False):
         with pytest.raises(CorruptJournal, match="set back") as caught:
             compact(older, dry_run=dry_run)
-        assert caught.value.path == path
+        assert (caught.value.path, caught.value.offset, caught.value.seq) == (path, 0, load(older).events)
     assert image(older) == before
 
 
@@ -270,6 +274,31 @@ def test_a_rehearsal_knows_what_a_lost_snapshot_and_retired_ones_take(compacted:
     assert compact(compacted) == again and again.snapshot == rehearsed.snapshot
 
 
+def test_progress_counts_each_byte_of_the_segments_twice(compacted: MemoryStorage) -> None:
+    """It is written and compared."""
+    for _ in range(2):
+        record(compacted, EPISODE)
+    total = 2 * sum(piece.size for piece in Walk(compacted))
+    seen: list[tuple[int, int]] = []
+    compact(compacted, progress=lambda done, total: seen.append((done, total)))
+    assert {of for _, of in seen} == {total} and [done for done, _ in seen][-1] == total
+    assert len({done for done, _ in seen}) > 2
+
+
+def test_a_stray_snapshot_of_one_more_event_is_removed_as_well(compacted: MemoryStorage) -> None:
+    record(compacted, [REWARD])
+    faulty = FaultyStorage(compacted)
+    faulty.fail("rename", path="journal.json", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    storage = compacted.kill()
+    stray, first = snapshot.seqs(storage)
+    assert stray == first + 1
+    record(storage, EPISODE)
+    compact(storage, keep=5)
+    assert snapshot.seqs(storage) == [stray + len(EPISODE), first]
+
+
 def test_a_lost_snapshot_leaves_segments_without_events_listed(compacted: MemoryStorage) -> None:
     add_segment_without_events(compacted)
     before, listed = image(compacted), Manifest.read(compacted).segments
@@ -280,35 +309,37 @@ def test_a_lost_snapshot_leaves_segments_without_events_listed(compacted: Memory
     assert image(compacted) == before
 
 
-def test_a_history_file_is_bounded_by_the_bytes_of_all_its_segments(
-    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", ["EVENTS_MAX", "BYTES_MAX"])
+@pytest.mark.parametrize(("less", "files"), [(0, 2), (1, 4)], ids=["two segments each", "one segment each"])
+def test_a_history_file_is_bounded_by_all_its_segments(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch, limit: str, less: int, files: int
 ) -> None:
+    assert (intake.EVENTS_MAX, intake.BYTES_MAX) == (8_000_000, 256 << 20)
     for _ in range(4):
         record(compacted, EPISODE)
-    taken = [piece.offset(piece.end) for piece in Walk(compacted)]
-    monkeypatch.setattr(intake, "BYTES_MAX", sum(taken[:2]))
+    taken = [len(EPISODE) if limit == "EVENTS_MAX" else piece.offset(piece.end) for piece in Walk(compacted)]
+    assert len(set(taken)) == 1
+    monkeypatch.setattr(intake, limit, sum(taken[:2]) - less)
     before = table(compacted)
-    assert len(compact(compacted).history) == 2, "two segments each"
+    assert len(compact(compacted).history) == files
     assert same_events(table(compacted), before)
 
 
-@pytest.mark.parametrize("without", ["the seal", "all that the last piece is"])
-def test_no_segment_is_removed_that_is_longer_than_what_its_history_gives(
-    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch, without: str
+def test_each_history_file_ends_with_what_the_next_one_begins_with(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same byte for byte as far as it goes is not the same."""
-    record(compacted, EPISODE)
-    before = image(compacted)
-    stretches = history.stretches
-
-    def shorter(storage: MemoryStorage, path: str) -> Iterator[tuple[Header, bytes, bool]]:
-        for header, part, last in stretches(storage, path):
-            yield header, part if not last else part[:-CELL] if without == "the seal" else b"", last
-
-    monkeypatch.setattr(history, "stretches", shorter)
-    with pytest.raises(JournalFailed, match="does not give the bytes"):
-        compact(compacted)
-    assert image(compacted) == before
+    """Place, chain, names, open episodes: each file can be read and proved without the ones before it."""
+    for _ in range(3):
+        record(compacted, EPISODE)
+    places, walk = [Manifest.read(compacted).base], Walk(compacted)
+    for piece in walk:
+        context = context_after(piece)
+        places.append(Base(piece.header.ordinal + 1, walk.position, walk.seq, walk.chain, context))
+        assert context.names
+    monkeypatch.setattr(intake, "BYTES_MAX", 1)
+    told = [history.describe(compacted, path) for path in compact(compacted).history]
+    assert [one.base for one in told] == places[:-1]
+    assert [one.end for one in told] == places[1:]
 
 
 def test_each_segment_is_checked_twice_and_compared_once_and_no_more(compacted: MemoryStorage) -> None:
@@ -347,3 +378,46 @@ def test_a_log_that_changes_between_recovery_and_reading_is_not_compacted(
     with pytest.raises(CorruptJournal, match="a moment ago"):
         compact(compacted)
     assert image(compacted) == before
+
+
+# -- beside dropped history --------------------------------------------------------------------------------------------
+
+
+def test_what_dropping_takes_away_is_rehearsed_and_counted_with_the_twin_that_stays(compacted: MemoryStorage) -> None:
+    record(compacted, EPISODE)
+    assert compact(compacted, dry_run=True).dropped == NOTHING
+    rehearsed = compact(compacted, dry_run=True, drop_history=True)
+    done = compact(compacted, drop_history=True)
+    assert rehearsed.dropped == done.dropped, "also of the file that is yet to be made"
+    assert len(done.dropped.files) == 2
+    last = Manifest.read(compacted).base.seq - 1
+    there = sum(compacted.size(path) for path in (snapshot.path_of(last), snapshot.twin_of(last)))
+    assert done.bytes_after == there
+    again = compact(compacted)
+    assert (again.bytes_before, again.bytes_after, again.dropped) == (there, there, NOTHING)
+
+
+def test_a_drop_that_was_killed_is_finished_before_anything_is_built_on_it(compacted: MemoryStorage) -> None:
+    faulty = FaultyStorage(compacted)
+    faulty.fail("remove", path="history/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty, drop_history=True)
+    storage = compacted.kill()
+    (left,) = [span.path for span in history.all_spans(storage)]
+    record(storage, EPISODE)
+    again = FaultyStorage(storage)
+    (made,) = compact(again).history
+    steps = changes(again)
+    assert steps.index(("remove", left)) < steps.index(("create", f"{made}.tmp"))
+    assert [span.path for span in history.all_spans(storage)] == [made]
+
+
+def test_the_snapshot_that_takes_the_place_of_dropped_history_is_never_retired(compacted: MemoryStorage) -> None:
+    compact(compacted, drop_history=True)
+    founding = Manifest.read(compacted).kept_from - 1
+    for _ in range(2):
+        record(compacted, EPISODE)
+        rehearsed = compact(compacted, keep=1, dry_run=True)
+        assert compact(compacted, keep=1) == rehearsed
+        newest, oldest = snapshot.seqs(compacted)
+        assert newest > oldest == founding
