@@ -15,7 +15,8 @@ reset. So a training resumes exactly where each iteration of `track.loop` begins
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ from journal.errors import EventRejected
 from journal.events import Phase, check_count
 
 if TYPE_CHECKING:
+    from agents_adapter.bars import Bars
     from agents_adapter.episode import Episode
     from agents_adapter.track import Track
 
@@ -72,8 +74,10 @@ class RecordedVector(Proxy):
         Raises `EventRejected` before it moves where a sub-environment was not reset, and after it where the result or
         the rewards are not what a vector step gives; `JournalClosed`, `JournalFailed`.
         """
-        self._journal_subs.begin()
-        return self._journal_subs.take(self._journal_env.step(actions))
+        place = self.__dict__  # Read directly: a class with __getattr__ looks its attributes up slowly.
+        subs: SubEnvironments = place["_journal_subs"]
+        subs.begin()
+        return subs.take(place["_journal_env"].step(actions))
 
     def step_async(self, actions: Any) -> Any:
         """The environment's first half of a step, where it has one. Raises as `step` does, before it moves."""
@@ -107,10 +111,13 @@ class SubEnvironments:
             raise EventRejected("bars= of an environment that resets within the step: its bars are gone when asked for")
         self._first = track.environments.add(env, phase, count)
         subs = sub_environments(env)
-        self._plans = [followed_by(sub, track, phase) for sub in subs] if len(subs) == count else [None] * count
+        followed = enumerate(followed_by(sub, track, phase) for sub in subs) if len(subs) == count else ()
+        self._plans = {i: follows for i, follows in followed if follows is not None}
+        """What the sub-environments follow, of those that follow a plan."""
         self._episodes: list[Episode | None] = [None] * count
         """The open ones."""
-        self._seeds: list[int | None] = [None] * count
+        self._seeds: dict[int, int] = {}
+        """Of those that were reset with one and have not begun."""
         self._base = track.next_number[phase]
         """Numbers of episodes are counted from here, so that they need four bytes."""
         self._columns = np.zeros((3, count), dtype="<u4")
@@ -146,7 +153,10 @@ class SubEnvironments:
         apart = not listed and hasattr(getattr(self._env, "unwrapped", None), "env_fns")
         for i in chosen:
             given = as_seed(seed[i] if listed else seed)
-            self._seeds[i] = given + i if given is not None and apart else given
+            if given is None:
+                self._seeds.pop(i, None)
+            else:
+                self._seeds[i] = given + i if apart else given
         self._over = sorted(set(self._over).difference(chosen))
         self._fresh = sorted({*self._fresh, *chosen})
         self._reset = True
@@ -249,27 +259,31 @@ class SubEnvironments:
     def _start(self, those: list[int]) -> None:
         """Start episodes: those that nothing is to be told of beside their place together, the others one by one."""
         track, phase, first = self._track, self._phase, self._first
-        alike = [i for i in those if self._plans[i] is None and self._seeds[i] is None]
+        seeds, plans = self._seeds, self._plans
+        alike = [i for i in those if i not in seeds and i not in plans] if seeds or plans else those
         for start in range(0, len(alike), TOGETHER_MAX):
             part = alike[start : start + TOGETHER_MAX]
-            for i, episode in zip(part, track.start_episodes(phase, [first + i for i in part]), strict=True):
-                self._began(i, episode)
-        for i in those if len(alike) < len(those) else ():
-            seed, follows = self._seeds[i], self._plans[i]
-            if follows is not None:
-                self._began(i, track.start_followed((phase, first + i), follows, seed))
-            elif seed is not None:
-                self._began(i, track.start_episode(phase, env_index=first + i, seed=seed))
+            self._began(part, track.start_episodes(phase, [first + i for i in part]))
+        for i in those if seeds or plans else ():
+            if i in plans:
+                self._began((i,), (track.start_followed((phase, first + i), plans[i], seeds.get(i)),))
+            elif i in seeds:
+                self._began((i,), (track.start_episode(phase, env_index=first + i, seed=seeds[i]),))
 
-    def _began(self, i: int, episode: Episode) -> None:
-        bars = self._bars
-        self._seeds[i] = None
-        if bars is not None:
-            episode.shown = lambda: as_bars(bars(self._env, i))
-        self._episodes[i] = episode
-        self._number[i], self._steps[i] = episode.number - self._base, 0
-        if episode.heard is not None:
-            self._heard[i] = episode.heard
+    def _began(self, those: Sequence[int], episodes: Sequence[Episode]) -> None:
+        """Their starts are recorded."""
+        base, number, steps = self._base, self._number, self._steps
+        for i, episode in zip(those, episodes, strict=True):
+            self._seeds.pop(i, None)
+            if self._bars is not None:
+                episode.shown = partial(self._shown, self._bars, i)
+            self._episodes[i] = episode
+            number[i], steps[i] = episode.number - base, 0
+            if episode.heard is not None:
+                self._heard[i] = episode.heard
+
+    def _shown(self, bars: Shown, i: int) -> Bars:
+        return as_bars(bars(self._env, i))
 
     def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
         """End the episodes of `those`."""
