@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-import numpy as np
-
 import journal
 import replay
 from benchmarks.peer import Peer, Totals
@@ -13,6 +11,7 @@ from journal.speed.rounds import LATER
 from journal.writer import Sync
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 CLOSE, GROUP, ALWAYS = 'sync="close"', 'sync="group"', 'sync="always"'
@@ -28,12 +27,9 @@ class Store:
         for name in NAMES:
             self._log.agent(name)
         self.append = self._log.reward
-        self._steps = np.arange(0)
 
     def batch(self, agent: int, episode: int, first: int, values: NDArray[np.float64]) -> None:
-        if len(self._steps) != len(values) or self._steps[0] != first:
-            self._steps = np.arange(first, first + len(values))
-        self._log.rewards(agent, episode, self._steps, values)
+        self._log.rewards(agent, episode, range(first, first + len(values)), values)
 
     def close(self) -> None:
         self._log.close()

@@ -157,7 +157,7 @@ def rewards(log: journal.Log, size: int = BATCH) -> Run:
     """Appends batches of `size` rewards."""
     import numpy as np
 
-    given, steps = np.array(list(islice(cycle(values()), size))), np.arange(size)
+    given, steps = np.array(list(islice(cycle(values()), size))), range(size)
     agent, episodes = log.agent("PPO"), counter()
 
     def run(calls: int) -> None:
