@@ -284,8 +284,10 @@ def _changes(
     agent: NDArray[Any], flags: NDArray[Any], env_index: NDArray[Any], episode: NDArray[Any]
 ) -> NDArray[np.int64]:
     changed = np.zeros(len(agent), dtype=bool)
-    for column in (agent, flags & cell.EVAL, env_index, episode):
-        changed[1:] |= column[1:] != column[:-1]
+    for column, mask in ((agent, None), (flags, cell.EVAL), (env_index, None), (episode, None)):
+        if column.strides != (0,):  # Else it is one number, in history where that is known beforehand.
+            column = column if mask is None else column & mask
+            changed[1:] |= column[1:] != column[:-1]
     return np.flatnonzero(changed)
 
 

@@ -234,6 +234,33 @@ class RowGroup:
         with reading(self.path, self.first):
             return self.file.read_row_group(self.number, columns=list(columns), **NO_THREADS).combine_chunks()
 
+    def statistics(self) -> dict[str, Any]:
+        """Column → what Parquet knows of its values; None where nothing."""
+        metadata = self.file.metadata.row_group(self.number)
+        found = {}
+        for number in range(metadata.num_columns):
+            column = metadata.column(number)
+            known = column.is_stats_set and column.statistics.has_min_max
+            found[column.path_in_schema] = column.statistics if known else None
+        return found
+
+    def batch(self, columns: Collection[str] | None) -> Batch:
+        """Its events, with these columns of a batch, or all. Raises as `read` of this module does."""
+        wanted = lossless.read_columns(columns)
+        with reading(self.path, self.first):
+            known = {name: one for name, one in self.statistics().items() if one is not None}
+            if "seq" in known and (known["seq"].min, known["seq"].max) != (self.first, self.first + self.count - 1):
+                raise ValueError("its events are not numbered as it says")
+            alike = {
+                name: known[name].min_raw
+                for name in wanted
+                if name in lossless.ALIKE and name in known and known[name].min_raw == known[name].max_raw
+            }
+            rows = self.read([name for name in wanted if name not in alike])
+            batch = lossless.to_batch(rows, self.names, self.first, alike)
+        batch.path = self.path
+        return batch
+
 
 def read(
     storage: Storage, manifest: Manifest, since: int, columns: Collection[str] | None = None
@@ -243,16 +270,7 @@ def read(
     Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory:
     two row groups, as the next one is unpacked while one is looked at.
     """
-    return ahead(_batches(storage, manifest, since, lossless.read_columns(columns)))
-
-
-def _batches(storage: Storage, manifest: Manifest, since: int, columns: list[str]) -> Iterator[Batch]:
-    for group in row_groups(storage, manifest, since):
-        rows = group.read(columns)
-        with reading(group.path, group.first):
-            batch = lossless.to_batch(rows, group.names)
-        batch.path = group.path
-        yield batch
+    return ahead(group.batch(columns) for group in row_groups(storage, manifest, since))
 
 
 def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[RowGroup]:

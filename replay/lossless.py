@@ -9,13 +9,12 @@ checksums are not kept but computed again, which also checks them. Marks stand w
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from journal import arrays, cell
@@ -37,8 +36,11 @@ first row."""
 
 _COLUMN_OF: Final = {name: name for name in COLUMNS} | {"time_ns": "time", "kind": "code", "agent": "agent_number"}
 """Field of a cell, and of a batch → its column."""
-READ: Final = [*_COLUMN_OF.values(), "run", "payload"]
-"""The columns that `to_batch` needs."""
+_FIELD_OF: Final = {name: field for field, name in _COLUMN_OF.items()}
+READ: Final = [*(name for name in _COLUMN_OF.values() if name != "seq"), "run", "payload"]
+"""The columns that `to_batch` needs: the events are numbered without a gap."""
+ALIKE: Final = {_COLUMN_OF[name]: dtype for name, dtype in COLUMNS.items() if np.issubdtype(dtype, np.integer)}
+"""Columns of integers that need not be unpacked where statistics tell that they hold one number alone."""
 KEPT: Final = [*_COLUMN_OF.values(), "payload", "marks", "head"]
 """The columns that `to_cells` needs."""
 
@@ -73,19 +75,45 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
 
 def read_columns(names: Collection[str] | None) -> list[str]:
     """The columns that `to_batch` needs for a batch that has these, or all."""
-    return READ if names is None else [*(_COLUMN_OF[name] for name in names), "payload"]
+    return READ if names is None else [*(_COLUMN_OF[name] for name in names if name != "seq"), "payload"]
 
 
-def to_batch(rows: pa.Table, names: list[str]) -> Batch:
-    """The batch of rows, all of one chunk; it has those of its columns that the rows have, and needs the payloads."""
+def to_batch(rows: pa.Table, names: list[str], first: int, alike: Mapping[str, int]) -> Batch:
+    """The batch of rows, all of one chunk, the first of which has seq `first`; it needs the payloads.
+
+    It has the columns that the rows have; and those of `alike`, which hold this number alone (as int64, in its bits).
+    """
     held = set(rows.column_names)
     columns: dict[str, Any] = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items() if name in held}
+    for field, name in _COLUMN_OF.items():
+        if name in alike:
+            number = np.array(alike[name], dtype=np.int64).astype(COLUMNS[field])
+            columns[field] = np.broadcast_to(number, rows.num_rows)
     runs: list[str] = []
     if "run" in held:
         run = _chunk(rows, "run")
-        columns["run"] = run.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        columns["run"] = _as_numpy(run.indices.fill_null(-1), np.int32)
         runs = run.dictionary.to_pylist()
-    return Batch(columns, rows.num_rows, runs=runs, names=names, payloads=_rare(rows, "payload"))
+    return _Numbered(first, columns, rows.num_rows, runs=runs, names=names, payloads=_rare(rows, "payload"))
+
+
+class _Numbered(Batch):
+    """Events of history, numbered without a gap: the column of their seqs is made when it is asked for."""
+
+    def __init__(self, first: int, columns: Mapping[str, NDArray[Any]], length: int, **options: Any) -> None:
+        super().__init__(columns, length, **options)
+        self._first = first
+
+    def column(self, name: str) -> NDArray[Any]:
+        if name == "seq" and name not in self._columns:
+            self._columns[name] = np.arange(self._first, self._first + len(self), dtype=np.uint64)
+        return super().column(name)
+
+    def at(self, name: str, row: int) -> Any:
+        return self._first + row if name == "seq" else super().at(name, row)
+
+    def _names(self) -> Iterable[str]:
+        return {**self._columns, "seq": None}
 
 
 def to_cells(rows: pa.Table, salt: int, position: int) -> memoryview:
@@ -165,7 +193,7 @@ def _heads(rows: pa.Table) -> tuple[arrays.Index, arrays.Cells]:
     """The rows in which reward batches begin, and their heads."""
     column = _chunk(rows, "head")
     heads = arrays.view(b"".join(column.drop_null().to_pylist()))
-    first = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    first = _present(column)
     counts = heads.view(arrays.COUNT)["count"]
     room = np.append(first[1:], rows.num_rows)[: len(first)] - first
     if len(heads) != len(first) or unpacking.contradiction(heads) or (counts < 1).any() or (counts > room).any():
@@ -195,14 +223,36 @@ def _chunk(rows: pa.Table, name: str) -> pa.Array:
 
 def _numbers(rows: pa.Table, name: str) -> NDArray[Any]:
     """A column without nulls as a numpy array, bit for bit; times as nanoseconds."""
-    column: NDArray[Any] = _chunk(rows, name).to_numpy()
-    return column.view(np.int64) if column.dtype.kind == "M" else column
+    return _as_numpy(_chunk(rows, name), COLUMNS[_FIELD_OF[name]])
+
+
+def _as_numpy(column: pa.Array, dtype: Any) -> NDArray[Any]:
+    """The same memory. Arrow's own way there imports pandas, which takes longer than a million events."""
+    if column.null_count:
+        raise ValueError("it lacks numbers")
+    return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def _rare(rows: pa.Table, name: str) -> dict[int, bytes]:
-    """Row → value of a column that is nearly all null."""
+    """Row → value of a column of bytes that is nearly all null."""
     column = _chunk(rows, name)
     if column.null_count == len(column):
         return {}
-    at = pc.indices_nonzero(column.is_valid()).to_numpy()
-    return dict(zip(at.tolist(), column.drop_null().to_pylist(), strict=True))
+    at = _present(column)
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset :]
+    places = zip(at.tolist(), ends[at].tolist(), ends[at + 1].tolist(), strict=True)
+    raw = memoryview(data or b"").cast("B")
+    return {row: bytes(raw[begin:end]) for row, begin, end in places}
+
+
+def _present(column: pa.Array) -> arrays.Index:
+    """The rows that are not null; a byte of eight that are costs next to nothing."""
+    valid = column.buffers()[0]
+    if valid is None:
+        return np.arange(len(column))
+    packed = np.frombuffer(valid, np.uint8)
+    places = np.flatnonzero(packed)
+    bits = np.unpackbits(packed[places], bitorder="little").reshape(-1, 8)
+    rows: arrays.Index = (places[:, None] * 8 + np.arange(8))[bits.view(np.bool_)] - column.offset
+    return rows[(rows >= 0) & (rows < len(column))]

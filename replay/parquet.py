@@ -2,7 +2,7 @@
 
 Parquet has checksums for pages, but none for its footer, where schema, offsets and metadata are. So the metadata hold,
 beside one JSON document of ours, the SHA-256 of the whole file with that very field set to zeros. Reading checks it
-before it believes anything else.
+before it believes anything else. What was hashed is what gets decoded, unless it is too much to keep.
 
 What a writer sets apart, behind all rows, is not part of that digest, so that opening the file need not read it; no
 tool looks there. Whoever sets something apart notes its own digest in the document.
@@ -55,6 +55,8 @@ _PACKED: Final[dict[str, Any]] = {
     **({"max_rows_per_page": 1 << 20} if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters else {}),
 }
 
+HELD_MAX: Final = 80 << 20
+"""Bytes: rows that take more are not held in memory, but read again when they are asked for."""
 _CHUNK: Final = 4 << 20
 _FOOTER_MAX: Final = 1 << 30
 """Bytes: a footer that claims more is refused unread."""
@@ -173,17 +175,16 @@ def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema, newes
     `newest` is the newest format version of its kind that is read here.
 
     Raises `CorruptJournal` for a missing or damaged file or one with other columns, `UnsupportedFormat` for a newer
-    one, `JournalFailed` where a read fails. Memory: the footer.
+    one, `JournalFailed` where a read fails. Memory: the file as it is; where that is more than `HELD_MAX`, its footer.
     """
     with reading(path, seq):
         size = storage.size(path)
-        sha256, footer = _check(storage, path, size)
+        sha256, footer, held = _check(storage, path, size)
         limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
         # The footer that was checked: Arrow would read it again, and what lies before it too.
         metadata = pq.ParquetFile(pa.BufferReader(footer), **limits).metadata
-        file = pq.ParquetFile(
-            _Source(storage, path, size), metadata=metadata, page_checksum_verification=True, **NO_READERS, **limits
-        )
+        source = _Source(storage, path, size) if held is None else pa.BufferReader(held)
+        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, **NO_READERS, **limits)
         document = json.loads(file.metadata.metadata[DOCUMENT])
         version = document["format"]
         if isinstance(version, int) and version > newest:
@@ -219,8 +220,8 @@ def _field(footer: bytes) -> re.Match[bytes] | None:
     return found[-1] if found else None
 
 
-def _check(storage: Storage, path: str, size: int) -> tuple[str, bytes]:
-    """The SHA-256 of the file, and its footer; `ValueError` where it is not the one written."""
+def _check(storage: Storage, path: str, size: int) -> tuple[str, bytes, pa.Buffer | None]:
+    """The file's SHA-256, its footer, and its rows if they are held; `ValueError` where it is not the one written."""
     tail = storage.read(path, max(0, size - 8), 8)
     length = int.from_bytes(tail[:4], "little")
     start = size - 8 - length
@@ -230,8 +231,13 @@ def _check(storage: Storage, path: str, size: int) -> tuple[str, bytes]:
     field, begins = _field(footer), list(_BEGIN.finditer(footer))
     end = min(start, int(begins[-1][1], 16)) if begins else start
     whole = hashlib.sha256()
-    for offset in range(0, end, _CHUNK):
-        whole.update(storage.read(path, offset, min(_CHUNK, end - offset)))
+    held = pa.allocate_buffer(end) if end <= HELD_MAX else None
+    if held is None:
+        for offset in range(0, end, _CHUNK):
+            whole.update(storage.read(path, offset, min(_CHUNK, end - offset)))
+    else:
+        memory = memoryview(held).cast("B")
+        whole.update(memory[: storage.read_into(path, memory)])
     if field is None:
         raise ValueError("it does not hold the SHA-256 of itself")
     zeroed = whole.copy()
@@ -239,11 +245,11 @@ def _check(storage: Storage, path: str, size: int) -> tuple[str, bytes]:
     if zeroed.hexdigest().encode() != field[1]:
         raise ValueError("its SHA-256 does not match")
     whole.update(footer)
-    return whole.hexdigest(), footer
+    return whole.hexdigest(), footer, held
 
 
 class _Source(io.RawIOBase):
-    """A file of a storage as a Python file object, by `Storage.read`: never mapped."""
+    """A file too large to be held, as a Python file object, by `Storage.read`: never mapped."""
 
     def __init__(self, storage: Storage, path: str, size: int) -> None:
         self._storage, self._path, self._size = storage, path, size

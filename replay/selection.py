@@ -45,7 +45,7 @@ class Selection:
 
     def _of_history(self, group: RowGroup, since: int) -> pa.RecordBatch | None:
         with reading(group.path, group.first):
-            statistics = _statistics(group)
+            statistics = group.statistics()
             newest = statistics["time"].max_raw if statistics["time"] is not None else None
 
             def times() -> NDArray[np.int64]:
@@ -82,17 +82,6 @@ class Selection:
                     mask &= np.isin(column, [one for one in present.tolist() if name(one) in names])
             batch = batch.take(np.flatnonzero(mask))
         return table.record_batch(batch, self.schema)
-
-
-def _statistics(group: RowGroup) -> dict[str, Any]:
-    """Column → what Parquet knows of its values in a row group; None where nothing."""
-    metadata = group.file.metadata.row_group(group.number)
-    found = {}
-    for number in range(metadata.num_columns):
-        column = metadata.column(number)
-        known = column.is_stats_set and column.statistics.has_min_max
-        found[column.path_in_schema] = column.statistics if known else None
-    return found
 
 
 def _may_hold(statistics: Any, names: frozenset[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crc32c import crc32c
@@ -17,8 +19,8 @@ from hypothesis import strategies as st
 
 import journal
 import replay.batch
+from journal import cell, segment
 from journal import chain as chains
-from journal import segment
 from journal.errors import CorruptJournal, JournalFailed, UnsupportedFormat
 from journal.manifest import Base, Manifest
 from journal.storage.disk import DiskStorage
@@ -103,6 +105,78 @@ def compare_with_scan(storage: MemoryStorage, path: str) -> None:
     assert rare(compacted) == rare(live)
     assert runs(compacted) == runs(live)
     assert compacted[-1].names == live[-1].names
+
+
+def test_what_a_row_group_has_alike_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "ROWS", 4)
+    monkeypatch.setattr(replay.batch, "ROWS", 4)
+    storage = fresh()
+    with journal.open("a journal", storage=storage) as log:
+        agent = log.agent("PPO")
+        for step in range(12):
+            log.reward(agent, 2**64 - 1, 2**64 - 13 + step, float(step), 2**32 - 1, cell.EVAL)
+    path = write_history(storage)
+    compare_with_scan(storage, path)
+    group = list(history.row_groups(storage, in_force(storage, path), 0))[1]
+    unpacked: list[str] = []
+    original = history.RowGroup.read
+
+    def noting(group: history.RowGroup, columns: Any) -> Any:
+        unpacked.extend(columns)
+        return original(group, columns)
+
+    monkeypatch.setattr(history.RowGroup, "read", noting)
+    batch = group.batch(None)
+    assert sorted(unpacked) == ["payload", "run", "step", "time", "value"]
+    assert [batch.column(name).dtype for name in COLUMNS] == list(COLUMNS.values())
+    cut = batch.cut(1, 3)
+    assert cut.seq.tolist() == [group.first + 1, group.first + 2]
+    assert cut.episode.tolist() == [2**64 - 1] * 2
+    assert len(batch.changes()) == 0
+
+
+def test_events_that_are_numbered_otherwise_are_refused(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    checked = parquet.open_checked(everything, path, 0, lossless.SCHEMA)
+    rows = checked.file.read()
+    later = pa.array(rows["seq"].to_numpy() + np.uint64(1))
+    with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
+        writer.write(rows.set_column(0, lossless.SCHEMA.field("seq"), later))
+        writer.close(checked.document)
+    with pytest.raises(CorruptJournal, match="not numbered as it says"):
+        list(history.read(everything, in_force(everything, path), 0))
+
+
+def test_the_bytes_that_were_checked_are_those_that_are_unpacked(everything: MemoryStorage) -> None:
+    path = write_history(everything)
+    manifest = in_force(everything, path)
+    (before,) = history.read(everything, manifest, 0)
+    (group,) = history.row_groups(everything, manifest, 0)
+    everything.remove(path)
+    assert group.batch(None).value.tobytes() == before.value.tobytes()
+
+
+def test_what_is_too_large_to_be_held_is_read_again(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "HELD_MAX", 0)
+    path = write_history(everything)
+    compare_with_scan(everything, path)
+    test_any_flipped_bit_is_found(everything)
+    (group,) = history.row_groups(everything, in_force(everything, path), 0)
+    everything.remove(path)
+    with pytest.raises(CorruptJournal, match="missing"):
+        group.batch(None)
+
+
+def test_reading_history_imports_no_pandas(tmp_path: Path) -> None:
+    with journal.open(tmp_path) as log:
+        agent = log.agent("PPO")
+        log.rewards(agent, 0, range(100), np.arange(100.0))
+    compact(tmp_path)
+    program = "import sys; from replay.loading import load; load(sys.argv[1], at=50); print('pandas' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["False"]), done.stderr
 
 
 def test_other_tools_read_it(tmp_path: Path) -> None:
