@@ -1,4 +1,4 @@
-"""Several events that are alike, appended at once: all of them or none, whatever interrupts."""
+"""Appending under the lock: one event, or several that are alike; all or nothing, whatever interrupts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 import journal
+from journal import cell
 from journal.events import EpisodeEnded, EpisodeStarted, payload_of
 from journal.storage.memory import MemoryStorage
+from journal.walk import Walk
 
 STARTED = EpisodeStarted(agent="-", episode=0)
 ENDED = EpisodeEnded(agent="-", episode=0, reason="terminated", metrics={"pnl": 1.5})
@@ -167,13 +169,13 @@ def test_what_is_refused_takes_no_segment(small_segments: int, storage: MemorySt
 
 
 def test_no_reward_passes_an_append_that_holds_the_lock(storage: MemoryStorage) -> None:
-    """The fast path is shut while something is stored, and open again behind it."""
+    """The fast path is shut and the lock held while something is stored; behind it the fast path is open again."""
     with journal.open("m", storage=storage, sync="close") as log:
         agent, put, write = log.agent("A"), log._put, log._segment.write
         seen = []
 
         def looking(act: Any) -> Any:
-            return lambda *args: seen.append(log._limit) or act(*args)
+            return lambda *args: seen.append(log._limit or not log.lock.locked()) or act(*args)
 
         log._put, log._segment.write = looking(put), looking(write)  # type: ignore[method-assign]
         log.append(journal.Custom(name="x"))
@@ -182,3 +184,162 @@ def test_no_reward_passes_an_append_that_holds_the_lock(storage: MemoryStorage) 
         assert log._limit == log._way
         log._put, log._segment.write = put, write  # type: ignore[method-assign]
         assert seen and not any(seen)
+
+
+@pytest.mark.parametrize("agent", [0, -1, 2])
+@pytest.mark.parametrize("door", ["reward", "reward under the lock", "rewards"])
+def test_of_an_agent_that_has_no_number_no_reward_is_recorded(agent: int, door: str) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        log.agent("A")
+        if door == "reward under the lock":
+            log._limit = 0
+        with pytest.raises(journal.EventRejected, match=rf"agent is {agent}: .* log\.agent"):
+            log.rewards(agent, 0, 0, [1.0, 2.0]) if door == "rewards" else log.reward(agent, 0, 0, 1.0)
+        assert log.next_seq == 1
+
+
+def test_an_event_names_no_agent_that_has_no_number() -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        with pytest.raises(journal.EventRejected, match="agent is 1:"):
+            log._append_cell(cell.CUSTOM, b"", agent=1)
+        assert log._append_cell(cell.CUSTOM, b"", agent=0) == 0, "and most name none"
+
+
+def test_what_has_no_payload_has_no_crc_of_one(storage: MemoryStorage) -> None:
+    """Zero is in the format, and what a reader of it may rely on."""
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        log._append_cell(cell.CUSTOM, b"", agent=agent)
+        log.episodes(STARTED, b"", agent, 0, PLACES)
+        log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES)
+    (piece,) = Walk(storage)
+    heads = piece.cells[piece.heads]
+    assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all()
+    assert (heads["extent"] == 0).sum() >= 4
+
+
+def interrupting(log: journal.Log, error: BaseException, *, done: bool) -> None:
+    """The next store of a head raises: before it, or when it is done."""
+    put = log._put
+
+    def once(buffer: Any, offset: int, crc: int, body: bytes) -> None:
+        log._put = put
+        if done:
+            put(buffer, offset, crc, body)
+        raise error
+
+    log._put = once
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_interrupted_an_event_is_there_and_counted_or_it_is_not(
+    done: bool, storage: MemoryStorage, events_of: Any
+) -> None:
+    """At once, not only when the next one comes; and what is to be known of it is known."""
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        steps: list[tuple[Any, int]] = [
+            (lambda: log.append(EpisodeStarted(agent="A", episode=4)), 1),
+            (lambda: log.rewards(agent, 4, 0, [1.0, 2.0, 3.0]), 3),
+        ]
+        for step, takes in steps:
+            before = log.next_seq
+            interrupting(log, KeyboardInterrupt(), done=done)
+            with pytest.raises(KeyboardInterrupt):
+                step()
+            assert log.next_seq == before + (takes if done else 0)
+            assert list(log.context.episodes.values()) == ([4] if done or takes == 3 else [])
+            if not done:
+                step()
+    assert [one.kind for one in events_of(storage)] == ["NameGiven", "EpisodeStarted", *["Rewarded"] * 3]
+
+
+@pytest.mark.parametrize("door", ["append", "episodes"])
+def test_an_episode_whose_start_was_interrupted_twice_is_open(door: str, storage: MemoryStorage) -> None:
+    """Its cell is there, but nobody has counted it yet: whoever comes next does, before asking what is open."""
+    start = EpisodeStarted(agent="A", episode=4)
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        interrupting(log, KeyboardInterrupt(), done=True)
+        unwind = log._unwind
+
+        def unsettled() -> None:
+            raise KeyboardInterrupt
+
+        log._unwind = unsettled  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            log.append(start)
+        log._unwind = unwind  # type: ignore[method-assign]
+        assert log.next_seq == 1
+        with pytest.raises(journal.EventRejected, match="episode 4 is open there"):
+            log.append(start) if door == "append" else log.episodes(STARTED, b"", agent, 0, [(4, 0)])
+        assert log.next_seq == 2
+
+
+@pytest.mark.parametrize("door", ["append", "episodes"])
+@pytest.mark.parametrize("done", [False, True])
+def test_a_store_that_fails_is_the_end_and_counted_if_it_is_there(
+    door: str, done: bool, storage: MemoryStorage
+) -> None:
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent, error = log.agent("A"), OSError(5, "Input/output error")
+        if door == "append":
+            interrupting(log, error, done=done)
+        else:
+            write = log._segment.write
+
+            def failing(offset: int, data: bytes) -> None:
+                log._segment.write = write  # type: ignore[method-assign]
+                if done:
+                    write(offset, data)
+                raise error
+
+            log._segment.write = failing  # type: ignore[method-assign]
+        with pytest.raises(journal.JournalFailed, match="writing to the log failed: Input/output error"):
+            if door == "append":
+                log.append(EpisodeStarted(agent="A", episode=4))
+            else:
+                log.episodes(STARTED, b"", agent, 0, [(4, 0)])
+        assert log.next_seq == (2 if done else 1)
+        with pytest.raises(journal.JournalFailed):
+            log.episodes(STARTED, b"", agent, 0, PLACES)
+        with pytest.raises(journal.JournalFailed):
+            log.close()
+
+
+def test_what_does_not_fit_a_cell_is_told_and_not_recorded(storage: MemoryStorage, events_of: Any) -> None:
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        with pytest.raises(journal.EventRejected, match="does not fit a cell"):
+            log.episodes(STARTED, b"", agent, 0, [(1, 0), (2, -1)])
+        log._limit = 0
+        with pytest.raises(journal.EventRejected, match="does not fit a cell"):
+            log.reward(agent, 0, -1, 1.0)
+        assert log.next_seq == 1 and not log.context.episodes
+    assert len(events_of(storage)) == 1
+
+
+def test_closed_it_takes_nothing(storage: MemoryStorage) -> None:
+    log = journal.open("m", storage=storage, sync="close")
+    agent = log.agent("A")
+    log.close()
+    for refused in (
+        lambda: log.episodes(STARTED, b"", agent, 0, PLACES),
+        lambda: log.append(EpisodeStarted(agent="A", episode=4)),
+        lambda: log.rewards(agent, 0, 0, [1.0]),
+    ):
+        with pytest.raises(journal.JournalClosed):
+            refused()
+
+
+@pytest.mark.parametrize("sync", ["always", "close"])
+def test_only_always_promises_each_before_it_returns(sync: Any, storage: MemoryStorage) -> None:
+    with journal.open("m", storage=storage, sync=sync) as log:
+        agent, promises = log.agent("A"), [log.promised.seq]
+        log.append(EpisodeStarted(agent="A", episode=1, env_index=9))
+        promises.append(log.promised.seq)
+        log.episodes(STARTED, b"", agent, 0, PLACES)
+        promises.append(log.promised.seq)
+        log.rewards(agent, 0, 0, [1.0, 2.0])
+        promises.append(log.promised.seq)
+    assert promises == ([0, 1, 4, 6] if sync == "always" else [-1] * 4)

@@ -63,6 +63,17 @@ def test_a_receipt_that_is_right_where_it_stands_is_refused_whatever_it_promises
             log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=0, kind=kind)))
 
 
+def test_of_several_events_each_place_is_looked_at() -> None:
+    """They share a payload, which is harmless in the first place and a receipt in the second."""
+    like, places = journal.EpisodeEnded(agent="-", episode=0, reason="terminated"), [(0, 0), (1, 1)]
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        log.episodes(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
+        with pytest.raises(journal.EventRejected, match="byte 0 of the payload begins a forged promise"):
+            log.episodes(like, promise(log, 3, stated=0), agent, 0, places)
+        assert log.next_seq == 3 and len(log.context.episodes) == 2
+
+
 @pytest.mark.parametrize("kind", [cell.SEGMENT_OPENED, cell.CUSTOM, cell.MARK_FIRST, 0xFF04, 0x01FF])
 def test_only_receipts_and_seals_promise(kind: int) -> None:
     """Any other cell of the segment is a payload like all others, also where it is right for its place."""

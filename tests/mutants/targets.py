@@ -35,7 +35,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "replay.compaction": _COMPACTING,
     "replay.intake": _COMPACTING,
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
-    "journal.appending": ("tests/journal/test_appending.py", "tests/journal/test_forged.py", *_WRITING, *_LOG),
+    "journal.appending": (
+        *("tests/journal/test_appending.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
+        *("tests/journal/test_turn.py", *_WRITING, *_LOG),
+    ),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/golden/test_golden.py", *_LOG),
