@@ -93,6 +93,20 @@ def test_interrupted_they_are_all_there_and_counted_or_none_is(
     assert [one.kind for one in events_of(storage)] == ["NameGiven", *["EpisodeStarted"] * 3, *["EpisodeEnded"] * 3]
 
 
+def test_killed_right_after_it_they_are_there_with_their_payloads(storage: MemoryStorage, events_of: Any) -> None:
+    """No seal vouches for them yet: each head and each payload has to check by itself."""
+    log = journal.open("m", storage=storage, sync="close")
+    agent = log.agent("A")
+    log.episodes(STARTED, b"", agent, 0, PLACES)
+    log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES)
+    log.append(journal.Custom(name="alone", data=bytes(100)))
+    dead = storage.kill()
+    log.close()
+    with journal.open("m", storage=dead) as again:
+        assert again.recovered.torn_bytes == 0
+    assert told(events_of(dead)) == told(events_of(storage))
+
+
 @pytest.mark.parametrize("write", [1, 2])
 def test_killed_before_the_first_head_is_there_none_is(write: int, storage: MemoryStorage, events_of: Any) -> None:
     log = journal.open("m", storage=storage, sync="close")
