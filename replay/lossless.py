@@ -110,7 +110,7 @@ class _Numbered(Batch):
         return super().column(name)
 
     def at(self, name: str, row: int) -> Any:
-        return self._first + row if name == "seq" else super().at(name, row)
+        return self._first + row if name == "seq" else self._columns[name][row]
 
     def _names(self) -> Iterable[str]:
         return {**self._columns, "seq": None}

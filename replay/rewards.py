@@ -31,10 +31,15 @@ class Rewards:
         self._assigned: list[tuple[int, int, int | NDArray[np.int64]]] = []
         """Stretches in order: first row, the row behind the last, the slot of all or of each."""
         self._changes = batch.changes()
+        self._asked: tuple[int, Agent | None] = (-1, None)
 
     def agent_at(self, row: int) -> Agent:
-        """The agent of a row."""
-        return self.named(self.batch.name(int(self.batch.at("agent", row))))
+        """The agent of a row; many questions are about the same one."""
+        asked, agent = self._asked
+        if agent is None or row != asked:
+            agent = self.named(self.batch.name(int(self.batch.at("agent", row))))
+            self._asked = row, agent
+        return agent
 
     def named(self, name: str) -> Agent:
         """The agent of this name, a new one where there was none."""
