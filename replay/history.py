@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from journal import arrays, cell, segment
-from journal.ahead import ahead, submit
+from journal.ahead import submit
 from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
@@ -29,7 +30,7 @@ from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk
 from replay import lossless
 from replay.batch import ROWS, Batch, unpacked
-from replay.parquet import NO_THREADS, Writer, open_checked, reading
+from replay.parquet import NO_THREADS, Checked, Writer, open_checked, reading
 
 DIRECTORY: Final = "history"
 _NAME: Final = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
@@ -268,9 +269,22 @@ def read(
     """Batches of the events from `since` (or a little before it) to the manifest's base, with these columns, or all.
 
     Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory:
-    two row groups, as the next one is unpacked while one is looked at.
+    three row groups, as the next two are unpacked, each in a thread, while one is looked at; and the file.
     """
-    return ahead(group.batch(columns) for group in row_groups(storage, manifest, since))
+    groups = row_groups(storage, manifest, since)
+    with ThreadPoolExecutor(1, "opening history") as opener, ThreadPoolExecutor(2, "unpacking history") as unpackers:
+
+        def batch(opening: Future[RowGroup | None]) -> Batch | None:
+            group = opening.result()
+            return None if group is None else group.batch(columns)
+
+        def following() -> Future[Batch | None]:
+            return submit(unpackers, batch, submit(opener, next, groups, None))
+
+        coming = deque((following(), following()))
+        while (found := coming.popleft().result()) is not None:
+            coming.append(following())
+            yield found
 
 
 def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[RowGroup]:
@@ -282,7 +296,7 @@ def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[Row
     for span in spans(storage, manifest, since):
         if span.last < since:
             continue
-        file, told = _open(storage, span.path, span)
+        checked, told = _open(storage, span.path, span)
         if told.journal_id != manifest.journal_id:
             raise CorruptJournal(span.path, 0, span.first, "this file belongs to another journal")
         if before is not None and not _same_place(before, told.base):
@@ -293,7 +307,9 @@ def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[Row
         if span.last + 1 == manifest.base.seq and not _same_place(told.end, manifest.base):
             raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")
         following = span.first
-        for number in range(file.metadata.num_row_groups):
+        for number in range(checked.file.metadata.num_row_groups):
+            # One and the next are unpacked at the same time.
+            file = checked.twin if number % 2 else checked.file
             group = RowGroup(span.path, file, number, following, told.end.context.names)
             following += group.count
             if following > since:
@@ -324,7 +340,8 @@ def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byt
 
     Raises as `read` does. Memory: a row group and its cells.
     """
-    file, told = _open(storage, path)
+    checked, told = _open(storage, path)
+    file = checked.file
     numbers = iter(range(file.metadata.num_row_groups))
     rows: pa.Table = None
     ends = [covered.seq for covered in told.segments[1:]] + [told.end.seq]
@@ -403,7 +420,7 @@ class _Remade:
         return made[1]
 
 
-def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[pq.ParquetFile, Description]:
+def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[Checked, Description]:
     """`span` is what the file's name promises, if it has its name already."""
     seq = span.first if span is not None else 0
     checked = open_checked(storage, path, seq, lossless.SCHEMA)
@@ -430,7 +447,7 @@ def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[pq.Par
             raise ValueError(f"it holds the events {told.base.seq} to {told.end.seq - 1}, its name says otherwise")
         if checked.file.metadata.num_rows != told.end.seq - told.base.seq or len(told.ordinals) != len(told.segments):
             raise ValueError("it does not hold what it says")
-    return checked.file, told
+    return checked, told
 
 
 def _same_place(one: Base, other: Base) -> bool:

@@ -163,6 +163,8 @@ class Checked:
 
     path: str
     file: pq.ParquetFile
+    twin: pq.ParquetFile
+    """Another reader of the same bytes: each is for one thread at a time."""
     document: dict[str, Any]
     size: int
     sha256: str
@@ -183,8 +185,16 @@ def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema, newes
         limits = {"thrift_string_size_limit": _THRIFT_LIMIT, "thrift_container_size_limit": _THRIFT_LIMIT}
         # The footer that was checked: Arrow would read it again, and what lies before it too.
         metadata = pq.ParquetFile(pa.BufferReader(footer), **limits).metadata
-        source = _Source(storage, path, size) if held is None else pa.BufferReader(held)
-        file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, **NO_READERS, **limits)
+        file, twin = (
+            pq.ParquetFile(
+                _Source(storage, path, size) if held is None else pa.BufferReader(held),
+                metadata=metadata,
+                page_checksum_verification=True,
+                **NO_READERS,
+                **limits,
+            )
+            for _ in range(2)
+        )
         document = json.loads(file.metadata.metadata[DOCUMENT])
         version = document["format"]
         if isinstance(version, int) and version > newest:
@@ -193,7 +203,7 @@ def open_checked(storage: Storage, path: str, seq: int, schema: pa.Schema, newes
             )
         if not file.schema_arrow.remove_metadata().equals(schema):
             raise ValueError("its columns are not those of this format")
-    return Checked(path, file, document, size, sha256)
+    return Checked(path, file, twin, document, size, sha256)
 
 
 @contextmanager
