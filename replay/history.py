@@ -142,11 +142,7 @@ class HistoryWriter:
     """
 
     def __init__(self, stream: IO[bytes], journal_id: bytes, base: Base) -> None:
-        self._file = Writer(
-            stream,
-            lossless.SCHEMA,
-            **options_for(lossless.SCHEMA),
-        )
+        self._file = Writer(stream, lossless.SCHEMA, **options_for(lossless.SCHEMA))
         self._journal_id = journal_id
         self._base = base
         self._covered: list[dict[str, Any]] = []
@@ -432,12 +428,7 @@ def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[Checke
             Base.from_payload(document["base"]),
             Base.from_payload(document["end"]),
             tuple(
-                Covered(
-                    bytes.fromhex(one["header"]),
-                    one["position"],
-                    one["seq"],
-                    base64.b64decode(one["trailing"]),
-                )
+                Covered(bytes.fromhex(one["header"]), one["position"], one["seq"], base64.b64decode(one["trailing"]))
                 for one in document["segments"]
             ),
             checked.size,
