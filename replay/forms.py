@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from replay import table
+from replay import arrow, table
 from replay.batch import ROWS
 from replay.history import options_for
 from replay.parquet import NO_READERS, NO_THREADS, Writer
@@ -110,7 +110,7 @@ def _as_text(rows: pa.Table) -> pa.Table:
         if field.name == "value":
             values: NDArray[np.float64] = column.to_numpy()
             odd = np.flatnonzero(~np.isfinite(values) | ((values == 0) & np.signbit(values))).tolist()
-            columns[BITS] = table.sparse(
+            columns[BITS] = arrow.sparse(
                 rows.num_rows, {row: values[row : row + 1].astype(">f8").tobytes().hex() for row in odd}, pa.string()
             )
     return pa.table(columns)

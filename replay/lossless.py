@@ -21,7 +21,7 @@ from journal import arrays, cell
 from journal.cell import CELL
 from journal.crc import crc32c
 from journal.walk import Piece
-from replay import table, unpacking
+from replay import arrow, table, unpacking
 from replay.batch import COLUMNS, Batch
 
 SCHEMA: Final = pa.schema(
@@ -68,7 +68,7 @@ def to_table(piece: Piece, batch: Batch, before: int) -> tuple[pa.Table, int]:
     }
     columns = [
         *table.record_batch(batch, table.EXACT).columns,
-        *(table.sparse(len(batch), values, pa.binary()) for values in (marks, heads)),
+        *(arrow.sparse(len(batch), values, pa.binary()) for values in (marks, heads)),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA), int(ends[-1]) if len(ends) else before
 

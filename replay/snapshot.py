@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import IO, Any, Final
 
 import msgpack
+import numpy as np
 import pyarrow as pa
 import zstandard
 
 from journal.errors import CorruptJournal, JournalFailed
 from journal.manifest import Base, Manifest
 from journal.storage import Storage
+from replay.arrow import numbers, texts
 from replay.frames import totals_row
 from replay.parquet import Checked, Writer, open_checked, reading
 from replay.seen import ROWS, Block, Place, SeenList
@@ -116,12 +118,8 @@ def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote
 
     Raises `JournalFailed` where the state is larger than `STATE_MAX`.
     """
-    rows = [totals_row(agent) for agent in state.agents.values()]
-    columns: dict[str, list[Any]] = {field.name: [row.get(field.name) for row in rows] for field in SCHEMA}
-    columns["agent"] = list(state.agents)
-    columns["last_updated"] = [agent.last_updated_ns or None for agent in state.agents.values()]
     with Writer(stream, SCHEMA) as file:
-        file.write(pa.table(columns, schema=SCHEMA))
+        file.write(_table(state))
 
         def apart(block: Block) -> list[Any]:
             data = block.packed()
@@ -145,6 +143,20 @@ def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote
                 },
             }
         )
+
+
+def _table(state: State) -> pa.Table:
+    rows = [totals_row(agent) for agent in state.agents.values()]
+    updated = np.array([agent.last_updated_ns for agent in state.agents.values()], dtype=np.int64)
+    columns = {
+        "agent": texts(state.agents),
+        "last_updated": numbers(updated, SCHEMA.field("last_updated").type, updated != 0),
+    }
+    for field in SCHEMA:
+        if field.name not in columns:
+            kind = np.int64 if field.type == pa.int64() else np.float64
+            columns[field.name] = numbers(np.array([row[field.name] for row in rows], dtype=kind))
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
 def read(storage: Storage, path: str, *, whole: bool = False) -> Snapshot:

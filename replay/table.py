@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from journal import cell, events
+from replay.arrow import coded, numbers, sparse
 from replay.batch import Batch
 from replay.totals import PHASES
 
@@ -55,21 +56,21 @@ EXACT: Final = pa.schema(
 payload as it was (msgpack)."""
 
 _COLUMNS: Final[dict[str, Callable[[Batch], pa.Array]]] = {
-    "seq": lambda batch: pa.array(batch.seq),
-    "time": lambda batch: pa.array(batch.time_ns).view(pa.timestamp("ns", tz="UTC")),
-    "run": lambda batch: _text(batch.run, batch.runs),
+    "seq": lambda batch: numbers(batch.seq),
+    "time": lambda batch: numbers(batch.time_ns, pa.timestamp("ns", tz="UTC")),
+    "run": lambda batch: coded(batch.run, batch.runs),
     "kind": lambda batch: kinds(batch.kind),
     "agent": lambda batch: _agents(batch),
-    "phase": lambda batch: _text((batch.flags & cell.EVAL).astype(np.int32), list(PHASES)),
-    "env_index": lambda batch: pa.array(batch.env_index),
-    "episode": lambda batch: pa.array(batch.episode),
-    "step": lambda batch: pa.array(batch.step),
-    "value": lambda batch: pa.array(batch.value),
+    "phase": lambda batch: coded((batch.flags & cell.EVAL).astype(np.int32), PHASES),
+    "env_index": lambda batch: numbers(batch.env_index),
+    "episode": lambda batch: numbers(batch.episode),
+    "step": lambda batch: numbers(batch.step),
+    "value": lambda batch: numbers(batch.value),
     "fields": lambda batch: _fields(batch),
-    "code": lambda batch: pa.array(batch.kind),
-    "flags": lambda batch: pa.array(batch.flags),
-    "form": lambda batch: pa.array(batch.form),
-    "agent_number": lambda batch: pa.array(batch.agent),
+    "code": lambda batch: numbers(batch.kind),
+    "flags": lambda batch: numbers(batch.flags),
+    "form": lambda batch: numbers(batch.form),
+    "agent_number": lambda batch: numbers(batch.agent),
     "payload": lambda batch: sparse(len(batch), batch.payloads, pa.binary()),
 }
 
@@ -89,7 +90,7 @@ def kinds(kind: NDArray[np.uint16]) -> pa.DictionaryArray:
     present = np.flatnonzero(np.bincount(kind))
     index = np.zeros(int(present[-1]) + 1 if len(present) else 0, dtype=np.int32)
     index[present] = np.arange(len(present))
-    return _text(index[kind], [events.kind_name(one) for one in present.tolist()])
+    return coded(index[kind], [events.kind_name(one) for one in present.tolist()])
 
 
 def as_json(payload: bytes) -> str:
@@ -104,29 +105,13 @@ def as_json(payload: bytes) -> str:
         return json.dumps(payload.hex())
 
 
-def _text(index: NDArray[np.int32], values: list[str]) -> pa.DictionaryArray:
-    """`values[index]`, null where the index is negative."""
-    absent = index < 0
-    indices = pa.array(index, mask=absent if absent.any() else None)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(values, type=pa.string()))
-
-
 def _agents(batch: Batch) -> pa.DictionaryArray:
     if int(batch.agent.max(initial=0)) <= len(batch.names):
-        return _text(batch.agent.astype(np.int32) - 1, batch.names)
+        return coded(batch.agent.astype(np.int32) - 1, batch.names)
     # Numbers that the log never gave: no writer of ours does that, but what is there can be looked at.
     numbers, inverse = np.unique(batch.agent, return_inverse=True)
     index = np.where(batch.agent == 0, -1, inverse).astype(np.int32)
-    return _text(index, [batch.name(number) for number in numbers.tolist()])
-
-
-def sparse(length: int, values: Mapping[int, Any], type_: pa.DataType) -> pa.Array:
-    """A column of `length` rows that is null but for `values`, row → value."""
-    if not values:
-        return pa.nulls(length, type_)
-    index = np.full(length, -1, dtype=np.int64)
-    index[list(values)] = np.arange(len(values))
-    return pa.array(list(values.values()), type=type_).take(pa.array(index, mask=index < 0))
+    return coded(index, [batch.name(number) for number in numbers.tolist()])
 
 
 def _fields(batch: Batch) -> pa.Array:
