@@ -172,8 +172,7 @@ def read(storage: Storage, path: str, *, whole: bool = False) -> Snapshot:
         found = _unpack(storage, path, checked)
     for agent in found.state.agents.values() if whole else ():
         for seen in agent.bars.values():
-            for _ in seen:
-                pass
+            seen.check()
     return found
 
 

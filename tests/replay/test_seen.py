@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,6 +171,29 @@ def test_every_flipped_bit_of_a_block_is_found(trained: MemoryStorage) -> None:
                 snapshot.read(trained, place.path, whole=True)
             flip(trained, place.path, bit)
     snapshot.read(trained, places(trained)[0].path, whole=True)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [[0, 1]] * 8,
+        [[0, 1, 2]] * 7 + [[0, 1]],
+        [[0, 1, 2]] * 7,
+        [[0, 1, 2]] * 11,
+        [[0, 1, 2]] * 7 + [3],
+    ],
+)
+def test_a_block_of_another_shape_is_refused_though_its_sha256_is_right(columns: list[Any]) -> None:
+    def block(columns: list[Any]) -> Block:
+        raw = msgpack.packb(columns)
+        return Block(3, hashlib.sha256(raw).digest(), zstandard.ZstdCompressor().compress(raw))
+
+    for good in ([[0, 1, 2]] * 8, [[0, 1, 2]] * 10):
+        SeenList(blocks=[block(good)]).check()
+        assert len(block(good).rows()) == 3
+    for read in (SeenList(blocks=[block(columns)]).check, block(columns).rows):
+        with pytest.raises(CorruptJournal, match="bars in it are damaged"):
+            read()
 
 
 def test_a_rewind_that_cuts_a_damaged_block_is_told_by_history() -> None:
