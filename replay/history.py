@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import IO, Any, Final, Self, cast
 
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from journal import arrays, cell, segment
-from journal.ahead import submit
+from journal.ahead import ahead, submit
 from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
@@ -334,12 +335,13 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
 def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes | memoryview, bool]]:
     """The same in pieces of at most a row group: (header, the bytes that come next, are they the segment's last).
 
-    Raises as `read` does. Memory: a row group and its cells.
+    Raises as `read` does. Memory: a row group and its cells, the next one, and the file.
     """
     checked, told = _open(storage, path)
-    file = checked.file
-    numbers = iter(range(file.metadata.num_row_groups))
-    rows: pa.Table = None
+    file, rows = checked.file, None
+    numbers = range(file.metadata.num_row_groups)
+    read = partial(file.read_row_group, columns=lossless.KEPT, **NO_THREADS)
+    groups = ahead(read(number).combine_chunks() for number in numbers)
     ends = [covered.seq for covered in told.segments[1:]] + [told.end.seq]
     for covered, end in zip(told.segments, ends, strict=True):
         with reading(path, covered.seq):
@@ -351,10 +353,9 @@ def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byt
         while missing:
             with reading(path, covered.seq):
                 if rows is None or not rows.num_rows:
-                    number = next(numbers, None)
-                    if number is None:
+                    rows = next(groups, None)
+                    if rows is None:
                         raise ValueError("it holds fewer events than it says")
-                    rows = file.read_row_group(number, columns=lossless.KEPT, **NO_THREADS).combine_chunks()
                 count = min(missing, rows.num_rows)
                 part = lossless.to_cells(rows.slice(0, count), header.salt, covered.position + cells)
             cells += len(part) // CELL
