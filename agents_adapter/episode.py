@@ -233,7 +233,11 @@ def _over(episodes: Sequence[Episode]) -> None:
 
 def _packed_start(seed: int | None, entry: int | None) -> bytes:
     """`payload_of` a start without params, quicker."""
-    content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
+    content = {}
+    if seed is not None:
+        content["seed"] = seed
+    if entry is not None:
+        content["entry"] = entry
     return pack(content, "EpisodeStarted") if content else b""
 
 
