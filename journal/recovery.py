@@ -114,8 +114,10 @@ def _in_history(storage: Storage, manifest: Manifest) -> bool:
     begins = {int(match[2]): int(match[1]) for match in map(_HISTORY.fullmatch, storage.list("history")) if match}
     end = manifest.base.seq
     while end > manifest.kept_from:
-        first = begins.get(end - 1, -1)
-        end = first if first < end else -1
+        first = begins.get(end - 1, end)
+        if first >= end:
+            return False  # No file ends there.
+        end = first
     return end == manifest.kept_from
 
 

@@ -274,3 +274,26 @@ def test_left_at_the_last_moment_a_segment_gets_no_receipt(
     log.close()
     walk = Walk(storage).run()
     assert walk.promise.events == walk.seq == log.next_seq
+
+
+def test_asked_again_with_nothing_new_it_writes_nothing(log: journal.Log, storage: FaultyStorage) -> None:
+    log._commit.once()
+    promised = log.promised
+    storage.operations.clear()
+    log._commit.once()
+    assert storage.operations == [] and log.promised == promised
+    log.close()
+
+
+@pytest.mark.parametrize("mark", [bytes(64), b"\xff" * 64], ids=["less", "more"])
+def test_another_cell_where_an_interrupted_receipt_was_to_stand_is_not_taken_for_it(
+    log: journal.Log, mark: bytes
+) -> None:
+    """It never came there, and an event did."""
+    one = log._commit
+    before = one._state
+    one._receipt = (log.tail()[1] - cell.CELL, mark, before._replace(durable=False))
+    one._settle_receipt()
+    assert one._receipt is None and one._state is before
+    assert log.sync().seq == 0
+    log.close()

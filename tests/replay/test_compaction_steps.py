@@ -375,8 +375,11 @@ def test_a_log_that_changes_between_recovery_and_reading_is_not_compacted(
         return other[what]
 
     monkeypatch.setattr(intake, "base_after", changed)
-    with pytest.raises(CorruptJournal, match="a moment ago"):
+    begins, ends = Manifest.read(compacted).base.seq, load(compacted).events
+    with pytest.raises(CorruptJournal, match="a moment ago") as caught:
         compact(compacted)
+    told = ("segments/00000001.seg", 0, begins) if what == "no seal" else ("segments/00000003.seg", 0, ends)
+    assert (caught.value.path, caught.value.offset, caught.value.seq) == told
     assert image(compacted) == before
 
 
