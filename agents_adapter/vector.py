@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Mode = Literal["next step", "same step", "disabled"]
 Reason = Literal["terminated", "truncated"]
 _MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same step", "Disabled": "disabled"}
+_CALLERS: Final[tuple[Mode, ...]] = ("disabled", "same step")
+"""Where no step resets what was not reset: the caller does, always or (within the step it goes on) the first time."""
 _ONE: Final = np.array(1, dtype="<u4")
 _ALL: Final = LISTED | LISTED << 2 | CONSECUTIVE << 4
 _LISTED: Final = LISTED | LISTED << 2 | LISTED << 4
@@ -182,7 +184,7 @@ class SubEnvironments:
         """Note what is asked at every step: which ones the next one moves; None for all."""
         self._moves = moves
         self._moving = None if moves is None else moves.nonzero()[0]
-        self._waiting = moves is not None and (self._mode == "disabled" or not self._reset)
+        self._waiting = moves is not None and (self._mode in _CALLERS or not self._reset)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

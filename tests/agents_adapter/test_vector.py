@@ -118,6 +118,20 @@ def test_who_is_over_is_not_stepped_where_the_caller_resets(track: Track) -> Non
     assert inner.calls == 2
 
 
+def test_who_was_never_reset_is_not_stepped_where_the_first_reset_left_it_out(track: Track) -> None:
+    """The step would not reset it, and its rewards would be recorded nowhere."""
+    inner = Clocks(3, "SameStep")
+    env = track.wrap(inner)
+    env.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(EventRejected, match=r"sub-environments \[1\] .*reset\(\) first"):
+        env.step(np.zeros(3))
+    assert inner.calls == 0
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    for _ in range(4):
+        env.step(np.zeros(3))
+    assert [row[:2] for row in rows(track)] == [[0, 2], [0, 2], [1, 3], [2, 4]]
+
+
 def test_a_step_before_any_reset_is_refused_before_the_environment_moves(track: Track) -> None:
     inner = Clocks()
     with pytest.raises(EventRejected, match=r"reset\(\) first"):
