@@ -104,9 +104,9 @@ class CountingStorage(DiskStorage):
         self.files.add(path)
         return data
 
-    def read_into(self, path: str, memory: Memory) -> int:
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
         """As the disk does, counted."""
-        count = super().read_into(path, memory)
+        count = super().read_into(path, memory, offset)
         self.bytes_read += count
         self.files.add(path)
         return count

@@ -24,9 +24,24 @@ def genesis(journal_id: bytes) -> bytes:
     return blake3(b"training-journal 1" + journal_id).digest(length=CHAIN_LENGTH)
 
 
+class Span:
+    """A span that is taken in part by part; `chain` is the chain before it."""
+
+    def __init__(self, chain: bytes) -> None:
+        self._hasher = blake3(chain)
+
+    def take(self, part: bytes | memoryview) -> None:
+        """The raw cells that come next."""
+        self._hasher.update(part)
+
+    def end(self) -> bytes:
+        """The chain after what was taken."""
+        return self._hasher.digest(length=CHAIN_LENGTH)
+
+
 def extend(chain: bytes, parts: Iterable[bytes | memoryview]) -> bytes:
     """The chain after the raw cells `parts`, given it before them."""
-    hasher = blake3(chain)
+    span = Span(chain)
     for part in parts:
-        hasher.update(part)
-    return hasher.digest(length=CHAIN_LENGTH)
+        span.take(part)
+    return span.end()

@@ -60,6 +60,8 @@ class Piece:
     cells: Cells
     heads: Index
     """Indices in `cells` of the good heads, events and marks."""
+    kinds: NDArray[np.uint16]
+    """The kind of each head."""
     seqs: NDArray[np.uint64]
     """The seq of each head, or for a mark of the event after it, and the one behind the last: one more than `heads`."""
     end: int
@@ -273,12 +275,7 @@ class Walk:
     def _check(
         self, ordinal: int, path: str, header: segment.Header, raw: memoryview, cells: Cells, size: int
     ) -> Piece:
-        found = arrays.heads(cells)
-        kinds = arrays.column(cells, "kind", found)
-        seqs = arrays.seqs(cells, found, kinds, self.seq)
-        wrong = np.flatnonzero(arrays.column(cells, "seq", found) != seqs[:-1])
-        if len(wrong):
-            found, kinds = found[: wrong[0]], kinds[: wrong[0]]
+        found, kinds, seqs = arrays.follow(cells, self.seq)
         seals = np.flatnonzero(kinds == cell.SEGMENT_SEALED)
         if len(seals):
             found, kinds = found[: seals[0] + 1], kinds[: seals[0] + 1]
@@ -288,7 +285,7 @@ class Walk:
                 break
             if self.live and self.unsealed:
                 break  # The seal before this segment was not there yet when it was read: the chain cannot be followed.
-            stated = _promise_at(cells, at)
+            stated = promise_at(cells, at)
             upto = stated.position - self.position
             bad, reason = at, "a receipt states what cannot be"
             if verified <= upto <= at and stated.events == _seq_at(found, seqs, upto) and not self.unsealed:
@@ -309,9 +306,11 @@ class Walk:
         bad_reason = None
         if not sealed and any_set(rest):
             bad_reason = "a cell does not check"
-        seqs = seqs[: len(found) + 1]
+        kinds, seqs = kinds[: len(found)], seqs[: len(found) + 1]
         seq = int(seqs[-1])
-        piece = Piece(header, path, self.position, self.seq, raw, cells, found, seqs, end, verified, sealed, size)
+        piece = Piece(
+            header, path, self.position, self.seq, raw, cells, found, kinds, seqs, end, verified, sealed, size
+        )
         followed = ordinal != self.ordinals[-1]
         if not sealed and (bad_reason or followed) and self._promised(ordinal, self.position + end):
             raise CorruptJournal(path, piece.offset(end), seq, _PROMISED)
@@ -381,8 +380,7 @@ class Walk:
 def context_after(piece: Piece) -> Context:
     """The context at the end of a segment: the one its first mark carries, and the events that change it taken in."""
     context = opening_context(piece)
-    kinds = arrays.column(piece.cells, "kind", piece.heads)
-    for at in piece.heads[np.isin(kinds, KINDS)].tolist():
+    for at in piece.heads[np.isin(piece.kinds, KINDS)].tolist():
         one = piece.cells[at]
         payload = arrays.payload(piece.raw, piece.cells, at)
         try:
@@ -419,7 +417,8 @@ def any_set(raw: memoryview) -> bool:
     return bool(np.frombuffer(raw, dtype=np.uint8).any())
 
 
-def _promise_at(cells: Cells, at: int) -> Promise:
+def promise_at(cells: Cells, at: int) -> Promise:
+    """What the receipt or seal at this index states."""
     stated = cells[at : at + 1].view(arrays.PROMISE_DTYPE)[0]
     return Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))
 

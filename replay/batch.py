@@ -117,7 +117,7 @@ class Batch:
 
     def changes(self) -> NDArray[np.int64]:
         """The rows whose agent, phase, env_index or episode differs from the row before."""
-        return _changes(self.agent, self.flags, self.env_index, self.episode)
+        return _changes(self.flags, self.agent, self.env_index, self.episode)
 
     def name(self, number: int) -> str:
         """The name with this number; `"#7"` where the log never gave it."""
@@ -160,19 +160,24 @@ class _Unpacked(Batch):
     """The events of a checked segment. Knows the first row of each head, and makes a column when it is asked for."""
 
     def __init__(self, piece: Piece, runs: Runs) -> None:
-        self._heads, self._cells, seqs = _events(piece)
-        self._begins: NDArray[np.int64] = (seqs - piece.seqs[0]).astype(np.int64)
+        self._cells = piece.cells
+        self._heads, kind, seqs = _events(piece)
+        self._begins: NDArray[np.int64] = (seqs - piece.seqs[0]).view(np.int64)
         self._asked = (-1, -1)
         length = int(piece.seqs[-1] - piece.seqs[0])
-        self._batches = np.flatnonzero(self._cells["kind"] == cell.REWARDS)
-        wrong = unpacking.contradiction(self._cells[self._batches]) if len(self._batches) else None
+        self._kinds = kind
+        self._batches = np.flatnonzero(kind == cell.REWARDS)
+        self._of_batches = arrays.at(piece.cells, self._heads[self._batches])
+        wrong = unpacking.contradiction(self._of_batches) if len(self._batches) else None
         if wrong is not None:
             index = int(self._batches[wrong[0]])
             place = piece.offset(int(self._heads[index]))
-            raise CorruptJournal(piece.path, place, int(self._cells["seq"][index]), wrong[1])
-        kind = self._cells["kind"]
+            raise CorruptJournal(piece.path, place, int(self._of_batches["seq"][wrong[0]]), wrong[1])
         self._rare = np.flatnonzero((kind != cell.REWARDED) & (kind != cell.REWARDS))
-        with_payload = np.flatnonzero((self._cells["extent"] != 0) & (kind != cell.REWARDS))
+        # Behind a payload the next head stands further on.
+        ends = np.flatnonzero(np.diff(self._heads, append=-1) != 1)
+        self._stretches = arrays.side_by_side(self._heads, ends)
+        with_payload = ends[(kind[ends] != cell.REWARDS) & (piece.cells["extent"][self._heads[ends]] != 0)]
         payloads = {
             row: bytes(arrays.payload(piece.raw, piece.cells, at))
             for row, at in zip(self._begins[with_payload].tolist(), self._heads[with_payload].tolist(), strict=True)
@@ -200,11 +205,12 @@ class _Unpacked(Batch):
         if name == "seq":
             return self._seq(row)
         index = self._index(row)
-        if int(self._cells["kind"][index]) != cell.REWARDS or name in ("time_ns", "flags", "agent"):
-            return self._cells[name][index]
+        head = self._heads[index]
+        if self._kinds[index] != cell.REWARDS or name in ("time_ns", "flags", "agent"):
+            return self._cells[name][head]
         place = unpacking.PLACES.index(name) if name in unpacking.PLACES else None
-        if place is not None and not int(self._cells["form"][index]) >> 2 * place & 3:
-            return self._cells[name][index]
+        if place is not None and not int(self._cells["form"][head]) >> 2 * place & 3:
+            return self._cells[name][head]
         return self.column(name)[row]
 
     def _names(self) -> Iterable[str]:
@@ -212,17 +218,24 @@ class _Unpacked(Batch):
 
     @property
     def latest_ns(self) -> int:
-        return int(self._cells["time_ns"].max())
+        return int((self._field("time_ns") if len(self._batches) else self.time_ns).max())
 
     def rare(self) -> NDArray[np.int64]:
         return self._begins[self._rare]
 
     def changes(self) -> NDArray[np.int64]:
         for place, name in enumerate(unpacking.PLACES):
-            if name != "step" and (self._cells["form"][self._batches] >> 2 * place & 3).any():
+            if name != "step" and (self._of_batches["form"] >> 2 * place & 3).any():
                 return super().changes()
+        if not len(self._batches):
+            names = ("flags", "owner", "episode", "value", "time_ns")  # Nobody asks for changes but to sum the rewards.
+            columns = [self._cells.view(arrays.OWNER)[name] if name == "owner" else self._cells[name] for name in names]
+            made = dict(zip(names, arrays.taken(columns, self._heads, self._stretches), strict=True))
+            owner = made.pop("owner")
+            self._columns.update(made)
+            return _changes(made["flags"], owner, made["episode"])
         # Within a batch nothing changes.
-        return self._begins[_changes(*(self._cells[name] for name in ("agent", "flags", "env_index", "episode")))]
+        return self._begins[_changes(self._field("flags"), self._field("owner"), self._field("episode"))]
 
     def _index(self, row: int) -> int:
         """Of the head that holds a row; many questions are about the same one."""
@@ -234,25 +247,30 @@ class _Unpacked(Batch):
 
     def _seq(self, row: int) -> int:
         index = self._index(row)
-        return int(self._cells["seq"][index]) + row - int(self._begins[index])
+        return int(self._cells["seq"][self._heads[index]]) + row - int(self._begins[index])
+
+    def _field(self, name: str) -> NDArray[Any]:
+        """One field of the heads, as it stands there."""
+        cells = self._cells.view(arrays.OWNER) if name == "owner" else self._cells
+        return arrays.take(cells[name], self._heads, self._stretches)
 
     def _make(self, name: str) -> NDArray[Any]:
         if name == "run":
             return _filled(self._length, self._runs)
         if not len(self._batches):
-            return np.ascontiguousarray(self._cells[name])
+            return self._field(name)
         if name in unpacking.UNPACKED:
             column = np.empty(self._length, dtype=COLUMNS[name])
-            single = np.ones(len(self._cells), dtype=bool)
+            single = np.ones(len(self._heads), dtype=bool)
             single[self._batches] = False
-            column[self._begins[single]] = self._cells[name][single]
+            column[self._begins[single]] = self._cells[name][self._heads[single]]
             piece = self._piece
             assert piece is not None
             unpacking.unpack(
                 piece.raw, piece.cells, self._heads[self._batches], {name: column}, self._begins[self._batches]
             )
             return column
-        found = np.array(self._cells[name])
+        found = self._field(name)
         if name == "kind":
             found[self._batches] = cell.REWARDED
         elif name == "form":
@@ -265,13 +283,17 @@ class _Unpacked(Batch):
         return column
 
 
-def _events(piece: Piece) -> tuple[arrays.Index, arrays.Cells, NDArray[np.uint64]]:
-    """The heads of a piece that are events, their cells, and their seqs."""
-    is_event = arrays.column(piece.cells, "kind", piece.heads) < cell.MARK_FIRST
-    found, seqs = piece.heads, piece.seqs[:-1]
-    if not is_event.all():
-        found, seqs = found[is_event], seqs[is_event]
-    return found, arrays.at(piece.cells, found), seqs
+def _events(piece: Piece) -> tuple[arrays.Index, NDArray[np.uint16], NDArray[np.uint64]]:
+    """The heads of a piece that are events, their kinds and their seqs."""
+    found, kinds, seqs = piece.heads, piece.kinds, piece.seqs[:-1]
+    marks = np.flatnonzero(kinds >= cell.MARK_FIRST)
+    if not len(marks):
+        return found, kinds, seqs
+    first = int(marks[0] == 0)
+    last = len(found) - int(marks[-1] == len(found) - 1)
+    if len(marks) == first + len(found) - last:  # Only at the ends.
+        return found[first:last], kinds[first:last], seqs[first:last]
+    return np.delete(found, marks), np.delete(kinds, marks), np.delete(seqs, marks)
 
 
 def _offset(piece: Piece, seq: int) -> int:
@@ -280,11 +302,9 @@ def _offset(piece: Piece, seq: int) -> int:
     return piece.offset(int(heads[np.searchsorted(seqs, np.uint64(seq), side="right") - 1]))
 
 
-def _changes(
-    agent: NDArray[Any], flags: NDArray[Any], env_index: NDArray[Any], episode: NDArray[Any]
-) -> NDArray[np.int64]:
-    changed = np.zeros(len(agent), dtype=bool)
-    for column, mask in ((agent, None), (flags, cell.EVAL), (env_index, None), (episode, None)):
+def _changes(flags: NDArray[Any], *columns: NDArray[Any]) -> NDArray[np.int64]:
+    changed = np.zeros(len(flags), dtype=bool)
+    for column, mask in ((flags, cell.EVAL), *((column, None) for column in columns)):
         if column.strides != (0,):  # Else it is one number, in history where that is known beforehand.
             column = column if mask is None else column & mask
             changed[1:] |= column[1:] != column[:-1]
@@ -343,7 +363,7 @@ def parts(piece: Piece) -> Iterator[Piece]:
     while start < len(piece.heads):
         behind = int(np.searchsorted(seqs, seqs[start] + np.uint64(ROWS), side="right")) - 1
         stop = max(start + 1, behind)
-        yield replace(piece, heads=piece.heads[start:stop], seqs=seqs[start : stop + 1])
+        yield replace(piece, heads=piece.heads[start:stop], kinds=piece.kinds[start:stop], seqs=seqs[start : stop + 1])
         start = stop
 
 

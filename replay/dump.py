@@ -88,5 +88,6 @@ def _before_damage(storage: Storage, walk: Walk, error: CorruptJournal) -> Piece
     if not len(found) or position != walk.position:
         return None
     end = int(found[-1] + 1 + np.int64(cells["extent"][found[-1]]))
-    seqs = arrays.seqs(cells, found, cells["kind"][found], walk.seq)
-    return Piece(header, error.path, position, walk.seq, raw, cells, found, seqs, end, 0, False, len(data))
+    kinds = cells["kind"][found]
+    seqs = arrays.seqs(cells, found, kinds, walk.seq)
+    return Piece(header, error.path, position, walk.seq, raw, cells, found, kinds, seqs, end, 0, False, len(data))

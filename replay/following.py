@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
-
 from journal import arrays, cell, segment
 from journal.cell import CELL
 from journal.errors import CorruptJournal
@@ -174,25 +172,33 @@ class _Follower:
             cells = arrays.view(raw)
             if not len(cells) or not int(cells["kind"][0]):
                 return None
-            found = arrays.heads(cells)
-            if len(found) or len(data) < length:
+            found, kinds, seqs = arrays.follow(cells, self._seq)
+            if len(found) or len(data) < length or len(arrays.heads(cells)):
                 break
             length *= 2  # A payload longer than this.
         position = self._base + self._index
         bad = arrays.first_bad(raw, cells, found, self._header.salt, position)
         if bad is not None:
             found = found[found < bad]
-        kinds = arrays.column(cells, "kind", found)
-        seqs = arrays.seqs(cells, found, kinds, self._seq)
-        wrong = np.flatnonzero(arrays.column(cells, "seq", found) != seqs[:-1])
-        found = found[: wrong[0]] if len(wrong) else found
         if not len(found):
             return None
         end = int(found[-1]) + 1 + int(cells["extent"][found[-1]])
         kinds, seqs = kinds[: len(found)], seqs[: len(found) + 1]
         self._sealed = int(kinds[-1]) == cell.SEGMENT_SEALED
         piece = Piece(
-            self._header, self._path, position, self._seq, raw, cells, found, seqs, end, 0, self._sealed, len(data)
+            self._header,
+            self._path,
+            position,
+            self._seq,
+            raw,
+            cells,
+            found,
+            kinds,
+            seqs,
+            end,
+            0,
+            self._sealed,
+            len(data),
         )
         self._index += end
         self._seq += piece.events

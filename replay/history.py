@@ -392,8 +392,7 @@ def chain(storage: Storage, path: str, start: bytes) -> Iterator[Promise]:
     The chain behind it is `describe(storage, path).end.chain`, which is checked too when the iterator ends.
     """
     for piece in pieces(storage, path, start):
-        kinds = arrays.column(piece.cells, "kind", piece.heads)
-        at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
+        at = piece.heads[(piece.kinds == cell.RECEIPT) | (piece.kinds == cell.SEGMENT_SEALED)]
         for stated in piece.cells[at].view(arrays.PROMISE_DTYPE):
             yield Promise(int(stated["position"]), int(stated["events"]), bytes(stated["chain"]))
 

@@ -37,8 +37,7 @@ class Head(NamedTuple):
 
 def heads_of(piece: Piece) -> Iterator[Head]:
     """Every promise in a piece whose chain was followed, and the chain behind its seal, which the next writer notes."""
-    kinds = arrays.column(piece.cells, "kind", piece.heads)
-    at = piece.heads[(kinds == cell.RECEIPT) | (kinds == cell.SEGMENT_SEALED)]
+    at = piece.heads[(piece.kinds == cell.RECEIPT) | (piece.kinds == cell.SEGMENT_SEALED)]
     for index in at.tolist():
         promise = _promise(piece, index)
         if promise.position <= piece.position + piece.verified:

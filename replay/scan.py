@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Self, TypeVar
 
+from journal.ahead import ahead
 from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import Manifest
 from journal.skipping import base_behind
@@ -31,8 +32,8 @@ def scan(
 ) -> Iterator[Batch]:
     """Batches of the events with since ≤ seq < until (to the end, if None).
 
-    `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: three
-    segments (one is looked at, one read ahead), or three row groups of history and their file.
+    `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: four
+    segments (one is looked at, one checked, one read ahead), or three row groups of history and their file.
 
     Raises `CorruptJournal` at the first damage of what was promised (everything before it has been yielded),
     `HistoryDropped`, `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -143,7 +144,8 @@ def live_log(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
     """Batches of the live log from `since` on, or a little before it. Segments that end before `since` are not read."""
     manifest = replace(seen.manifest, base=base_behind(storage, seen.manifest, since))
     walk = Walk(storage, manifest, live=seen.live, ahead=True)
-    for piece in walk:
-        if walk.seq > since:
+    # One thread reads, one checks, and what comes out of that is folded here.
+    for piece in ahead(walk) if len(walk.ordinals) > 1 else walk:
+        if piece.seq + piece.events > since:
             for _, batch in unpacked(piece):
                 yield batch

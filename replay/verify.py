@@ -19,6 +19,7 @@ from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
 from journal.recovery import QUARANTINE
+from journal.sealed import sealed
 from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk
 from journal.writer import LOCK_PATH
@@ -83,7 +84,7 @@ def verify(
     """Check the journal in `place`; beside a writer, what it has promised so far.
 
     `expect` is (seq, chain) of a receipt that was noted: unless exactly that was promised, and nothing before it was
-    changed, cut or rolled back since, there is a finding. Memory: one segment. Damage is in the report; raises
+    changed, cut or rolled back since, there is a finding. Memory: three segments. Damage is in the report; raises
     `NotAJournal`, `UnsupportedFormat`, `JournalFailed` where a read fails, and `HistoryDropped` where `expect` lies in
     what was dropped.
     """
@@ -149,8 +150,14 @@ class _Verification:
             self._see(Head(self._manifest.kept_from - 1, start.hex()))
         if contents is not None:
             contents.begin(self._found)
+        begins, sealing = self._manifest.base, None
+        if not self._deep and self._expect is None:
+            self._total = sum(self._size(segment.path_of(ordinal)) for ordinal in self._manifest.segments)
+            for one in sealed(self._storage, self._manifest):
+                begins, sealing = one.base, one.promise
+                self._advance(one.size)
         try:
-            walk = Walk(self._storage, self._manifest, live=self._live, ahead=True)
+            walk = Walk(self._storage, replace(self._manifest, base=begins), live=self._live, ahead=True)
             for piece in self._pieces(walk):
                 if self._expect is not None:
                     for head in (*heads_of(piece), *lost_heads(piece, self._expect.seq, start)):
@@ -162,8 +169,9 @@ class _Verification:
             self._found(error)
         if contents is not None:
             contents.finish(self._found)
-        base = self._manifest.base
-        promise = Promise(base.position, base.seq, base.chain) if walk is None else walk.promise
+        promise = Promise(begins.position, begins.seq, begins.chain) if walk is None else walk.promise
+        if sealing is not None and promise.position == begins.position:
+            promise = sealing  # Behind that seal nothing is promised yet.
         if self._expect is not None:
             self._judge(self._expect, promise)
         torn = walk.torn if walk is not None else None
@@ -171,7 +179,7 @@ class _Verification:
         return Report(
             "corrupt" if self._findings else "clean" if torn is None else "torn",
             self._live,
-            base.seq if walk is None else walk.seq,
+            begins.seq if walk is None else walk.seq,
             Head.of(promise),
             tuple(self._findings),
             TornTail(quarantine=kept) if torn is None else TornTail(torn.events, torn.bytes, torn.reason, kept),
@@ -181,7 +189,7 @@ class _Verification:
 
     def _pieces(self, walk: Walk) -> Iterator[Piece]:
         """The live segments, and before them, where asked for, the compacted ones, made again."""
-        self._total = sum(self._size(segment.path_of(ordinal)) for ordinal in walk.ordinals)
+        self._total = self._done + sum(self._size(segment.path_of(ordinal)) for ordinal in walk.ordinals)
         if self._manifest.base.seq:
             from replay.history import spans  # It needs pyarrow.
 

@@ -88,8 +88,8 @@ class Storage(Protocol):
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Up to `length` bytes from `offset` (to the end, if None), by pread: a reader never maps."""
 
-    def read_into(self, path: str, memory: Memory) -> int:
-        """Read a file from its beginning, as far as `memory` reaches; returns how many bytes that were."""
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
+        """Read a file from `offset` on, as far as `memory` reaches; returns how many bytes that were."""
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> File:
         """A new private file of `size` bytes, all zero and with its space really reserved.

@@ -28,12 +28,23 @@ class Buffers:
                 if len(memory) >= size:
                     return memory
                 self._all.remove(memory)  # The next ones are no smaller: segments grow.
-        made = mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        made = _made(size)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # On Linux, where it can be told whether anybody looks at it.
-            with suppress(OSError):  # A kernel may do without.
-                made.madvise(mmap.MADV_HUGEPAGE)
             self._all.append(made)
         return made
+
+
+def room(size: int) -> memoryview:
+    """So many bytes to read into, for one who reads into them again and again."""
+    return memoryview(_made(size))[:size]
+
+
+def _made(size: int) -> mmap.mmap:
+    made = mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # A kernel may do without.
+            made.madvise(mmap.MADV_HUGEPAGE)
+    return made
 
 
 def _in_use(memory: mmap.mmap) -> bool:

@@ -192,12 +192,12 @@ class DiskStorage:
         finally:
             os.close(fd)
 
-    def read_into(self, path: str, memory: Memory) -> int:
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
         view = memoryview(memory)
         fd = self._opened(path, os.O_RDONLY)
         try:
             end = 0
-            while end < len(view) and (count := os.preadv(fd, (view[end:],), end)):
+            while end < len(view) and (count := os.preadv(fd, (view[end:],), offset + end)):
                 end += count
             return end
         finally:

@@ -133,9 +133,9 @@ class FaultyStorage:
         self.strike("read", path)
         return self.inner.read(path, offset, length)
 
-    def read_into(self, path: str, memory: Memory) -> int:
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
         self.strike("read", path)
-        return self.inner.read_into(path, memory)
+        return self.inner.read_into(path, memory, offset)
 
     def create(self, path: str, size: int = 0, *, zeros: bool = True) -> FaultyFile:
         self.strike("create", path)

@@ -240,8 +240,8 @@ class MemoryStorage:
             end = node.size if length is None else min(node.size, offset + length)
             return bytes(node.live[offset:end])
 
-    def read_into(self, path: str, memory: Memory) -> int:
-        data = self.read(path, 0, len(memory))
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
+        data = self.read(path, offset, len(memory))
         memoryview(memory)[: len(data)] = data
         return len(data)
 

@@ -15,6 +15,7 @@ import journal
 import replay
 from journal.cell import CELL
 from journal.manifest import Manifest
+from journal.storage import Memory
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
@@ -358,11 +359,20 @@ class Changing:
         return self._looked and self._comes
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        data = self._storage.read(path, offset, length)
-        if path.startswith("segments/") and not self._looked:
+        data = bytearray(self._storage.read(path, offset, length))
+        self._spoil(path, data, offset)
+        return bytes(data)
+
+    def read_into(self, path: str, memory: Memory, offset: int = 0) -> int:
+        count = self._storage.read_into(path, memory, offset)
+        self._spoil(path, memory, offset)
+        return count
+
+    def _spoil(self, path: str, data: Memory, offset: int) -> None:
+        place = 3 * CELL - offset
+        if path.startswith("segments/") and 0 <= place < len(data) and not (self._looked and self._comes):
             self._looked = True
-            data = data[: 3 * CELL] + bytes([data[3 * CELL] ^ 1]) + data[3 * CELL + 1 :]
-        return data
+            data[place] ^= 1
 
 
 def test_what_looks_damaged_while_a_writer_comes_is_looked_at_again(tmp_path: Path) -> None:

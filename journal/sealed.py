@@ -1,0 +1,200 @@
+"""Sealed segments that are all right, each seen once through a small window: what `verify` need not look at again.
+
+A seal states where the next segment begins, and with which chain; so segments are checked side by side, each from what
+the seal before it states, and a run of good ones proves that those statements were true. A segment is all right here
+only where a `Walk` would find nothing to say: everything else, also what only looks unusual, is for the walk, which
+begins behind the last good one and tells what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from journal import arrays, cell, segment
+from journal.ahead import submit
+from journal.arrays import Cells, Found
+from journal.cell import CELL
+from journal.chain import Span, extend
+from journal.errors import UnsupportedFormat
+from journal.events import INTEGER_MAX
+from journal.manifest import Base, Manifest
+from journal.skipping import base_after
+from journal.storage import Storage
+from journal.storage.buffers import room
+from journal.walk import Promise, promise_at
+
+_BLOCK: Final = 2 << 20
+"""Bytes that are read at once. The last two blocks are held, so a receipt may lie that far behind what it states."""
+_CELLS: Final = _BLOCK // CELL
+_SIDE_BY_SIDE: Final = 2
+"""Segments that are checked at the same time: reading and hashing release the interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A segment that is all right."""
+
+    base: Base
+    """Where the log goes on behind it; without context."""
+    promise: Promise
+    """The seal's own."""
+    size: int
+    """Bytes of the file."""
+
+
+def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None]:
+    """The listed segments from the manifest's base on, in order, up to the first that is not sealed and all right."""
+    base, ordinals = manifest.base, iter(manifest.segments)
+    begins: Base | None = base
+    coming: deque[tuple[Base, Base, Future[Sealed | None]]] = deque()
+    memories = [room(2 * _BLOCK) for _ in manifest.segments[:_SIDE_BY_SIDE]]
+    with ThreadPoolExecutor(_SIDE_BY_SIDE, "verifying") as pool:
+        while True:
+            while len(coming) < len(memories) and begins is not None and (ordinal := next(ordinals, None)) is not None:
+                behind = base_after(storage, ordinal)
+                if behind is not None:
+                    memory = memories[ordinal % len(memories)]
+                    coming.append((begins, behind, submit(pool, _check, storage, manifest, ordinal, begins, memory)))
+                begins = behind
+            if not coming:
+                return
+            begun, stated, future = coming.popleft()
+            found = future.result()
+            if found is None or begun != base or found.base != stated:
+                return
+            base = found.base
+            yield found
+
+
+def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, memory: memoryview) -> Sealed | None:
+    """The segment, if it is all right; `begins` is where it must begin."""
+    path = segment.path_of(ordinal)
+    try:
+        size = storage.size(path)
+        header = segment.Header.parse(storage.read(path, 0, CELL), path)
+        if isinstance(header, str) or (header.journal_id, header.ordinal) != (manifest.journal_id, ordinal):
+            return None
+        if begins.ordinal != ordinal or size > header.size or size % CELL:
+            return None
+        return _Pass(storage, path, header, begins, size // CELL - 1, memory).run()
+    except (OSError, UnsupportedFormat):
+        return None
+
+
+class _Pass:
+    """One pass over one segment. Indices are of cells, behind the header, as in a `Piece`."""
+
+    def __init__(
+        self, storage: Storage, path: str, header: segment.Header, begins: Base, total: int, memory: memoryview
+    ) -> None:
+        self._storage, self._path, self._salt, self._begins, self._total = storage, path, header.salt, begins, total
+        self._memory = memory
+        """Block n is in its half n % 2."""
+        self._seen: list[Found] = []
+        """The heads of the last two blocks."""
+        self._next, self._seq = 0, begins.seq
+        """Index of the head that comes next, and its seq."""
+        self._span = Span(begins.chain)
+        self._promise: Promise | None = None
+        self._stated = self._hashed = 0
+        """Indices of the cells behind the last promise, and behind what is hashed."""
+
+    def run(self) -> Sealed | None:
+        for first in range(0, self._total, _CELLS):
+            self._hash(max(self._hashed, first - _CELLS))
+            raw = self._part(first, min(self._total, first + _CELLS))
+            if self._storage.read_into(self._path, raw, CELL + first * CELL) != len(raw):
+                return None
+            cells = arrays.view(raw)
+            if not first and not self._opened(raw, cells):
+                return None
+            found = self._heads(cells, first)
+            if found is None:
+                return None
+            self._seen = [*self._seen[-1:], found]
+            sealing = found.kinds == cell.SEGMENT_SEALED
+            if sealing[:-1].any() or sealing[-1:].any() != (first + len(cells) == self._total):
+                return None  # A log ends at its first seal.
+            for at in found.heads[(found.kinds == cell.RECEIPT) | sealing].tolist():
+                if not self._follows(raw, cells, at - first, at):
+                    return None
+        last, promise = self._total - 1, self._promise
+        if promise is None or self._stated != last or int(self._seen[-1].heads[-1]) != last:
+            return None
+        value = extend(promise.chain, (self._part(last, self._total),))
+        begins = self._begins
+        base = Base(begins.ordinal + 1, begins.position + self._total, self._seq, value)
+        return Sealed(base, promise, CELL + self._total * CELL)
+
+    def _opened(self, raw: memoryview, cells: Cells) -> bool:
+        """Does it begin with the mark that it must begin with?"""
+        one = cells[0]
+        stated = int(one["kind"]), int(one["episode"]), int(one["seq"])
+        if stated != (cell.SEGMENT_OPENED, self._begins.position, self._begins.seq):
+            return False
+        return arrays.first_bad(raw, cells, np.arange(1), self._salt, self._begins.position) is None
+
+    def _heads(self, cells: Cells, first: int) -> Found | None:
+        """The heads in a block, where one must follow the other up to its end."""
+        behind = first + len(cells)
+        if self._next >= behind:
+            return Found(np.empty(0, np.int64), np.empty(0, np.uint16), np.array([self._seq], np.uint64))
+        found = arrays.follow(cells[self._next - first :], self._seq)
+        found.heads[:] += self._next
+        if len(found.heads):
+            at = int(found.heads[-1])
+            self._next = at + 1 + int(cells["extent"][at - first])
+            self._seq = int(found.seqs[-1])
+        if self._next < behind:  # Only where a payload goes on in the next block.
+            one = cells[self._next - first : self._next - first + 1]
+            kind, extent = int(one["kind"][0]), int(one["extent"][0])
+            if not kind or int(one["seq"][0]) != self._seq or not behind <= self._next + extent < self._total:
+                return None
+            self._seq += int(arrays.takes(one)[0])
+            if self._seq > INTEGER_MAX:
+                return None
+            found = Found(
+                np.append(found.heads, self._next),
+                np.append(found.kinds, one["kind"]),
+                np.append(found.seqs, np.uint64(self._seq)),
+            )
+            self._next += 1 + extent
+        return found
+
+    def _follows(self, raw: memoryview, cells: Cells, index: int, at: int) -> bool:
+        """Is the promise at a block's cell `index`, the segment's `at`, good, and does it state what is so?"""
+        position = self._begins.position
+        if arrays.first_bad(raw, cells, np.array([index]), self._salt, position + at - index) is not None:
+            return False
+        stated = promise_at(cells, index)
+        upto = stated.position - position
+        if not self._stated <= upto <= at or upto < self._hashed or stated.events != self._seq_at(upto):
+            return False
+        self._hash(upto)
+        if self._span.end() != stated.chain:
+            return False
+        self._span, self._stated, self._promise = Span(stated.chain), upto, stated
+        return True
+
+    def _seq_at(self, index: int) -> int:
+        """The seq that the first event at cell `index` or later has."""
+        found = next(one for one in self._seen if len(one.heads) and index <= one.heads[-1])
+        return int(found.seqs[np.searchsorted(found.heads, index)])
+
+    def _hash(self, stop: int) -> None:
+        """Take the cells up to `stop` into the span."""
+        while self._hashed < stop:
+            upto = min(stop, self._hashed - self._hashed % _CELLS + _CELLS)
+            self._span.take(self._part(self._hashed, upto))
+            self._hashed = upto
+
+    def _part(self, start: int, stop: int) -> memoryview:
+        """The memory of these cells of one block."""
+        place = start % (2 * _CELLS)
+        return self._memory[place * CELL : (place + stop - start) * CELL]
