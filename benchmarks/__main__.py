@@ -28,7 +28,7 @@ HERE: Final = Path(__file__).parent
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: all is answered; 1: a question could not be."""
-    listed = "".join(f"\n  {name:12} {asks(name)}" for name in QUESTIONS)
+    listed = "".join(f"\n  {name:15} {asks(name)}" for name in QUESTIONS)
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=f"Questions:{listed}",

@@ -55,7 +55,7 @@ def answer(directory: str, effort: Effort) -> Answer:
             Contender(ARRAY, ARRAY, _array(place, events), events=events, most=1),
             _own(BATCHES, place, events, size=levels.BATCH, read=_state),
             _own(SINGLE, place, single, size=1, read=_state),
-            _own(HISTORY, place, events, size=levels.BATCH, read=_history, compacted=True),
+            _own(HISTORY, place, events, size=levels.BATCH, read=history, compacted=True),
         ]
         for one, batches, number in READ:
             if one.missing:
@@ -116,7 +116,7 @@ def _state(directory: str) -> State:
     return replay.load(directory)
 
 
-def _history(directory: str) -> State:
+def history(directory: str) -> State:
     """From its first event, without the snapshot that spares that."""
     storage = DiskStorage(directory)
     state = State(Manifest.read(storage).journal_id)

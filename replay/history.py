@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,6 @@ from types import TracebackType
 from typing import IO, Any, Final, Self, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from journal import arrays, cell, segment
 from journal.ahead import ahead, submit
@@ -211,111 +209,9 @@ class HistoryWriter:
         pa.default_memory_pool().release_unused()
 
 
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """Some events of a history file that was checked, not decoded yet."""
-
-    path: str
-    file: pq.ParquetFile
-    number: int
-    first: int
-    """Its first seq."""
-    names: list[str]
-
-    @property
-    def count(self) -> int:
-        """How many events it holds."""
-        return int(self.file.metadata.row_group(self.number).num_rows)
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """Its rows, in these columns, each of one chunk. Raises as `read` of this module does."""
-        with reading(self.path, self.first):
-            return self.file.read_row_group(self.number, columns=list(columns), **NO_THREADS).combine_chunks()
-
-    def statistics(self) -> dict[str, Any]:
-        """Column → what Parquet knows of its values; None where nothing."""
-        metadata = self.file.metadata.row_group(self.number)
-        found = {}
-        for number in range(metadata.num_columns):
-            column = metadata.column(number)
-            known = column.is_stats_set and column.statistics.has_min_max
-            found[column.path_in_schema] = column.statistics if known else None
-        return found
-
-    def batch(self, columns: Collection[str] | None) -> Batch:
-        """Its events, with these columns of a batch, or all. Raises as `read` of this module does."""
-        wanted = lossless.read_columns(columns)
-        with reading(self.path, self.first):
-            known = {name: one for name, one in self.statistics().items() if one is not None}
-            if "seq" in known and (known["seq"].min, known["seq"].max) != (self.first, self.first + self.count - 1):
-                raise ValueError("its events are not numbered as it says")
-            alike = {
-                name: known[name].min_raw
-                for name in wanted
-                if name in lossless.ALIKE and name in known and known[name].min_raw == known[name].max_raw
-            }
-            rows = self.read([name for name in wanted if name not in alike])
-            batch = lossless.to_batch(rows, self.names, self.first, alike)
-        batch.path = self.path
-        return batch
-
-
-def read(
-    storage: Storage, manifest: Manifest, since: int, columns: Collection[str] | None = None
-) -> Generator[Batch, None, None]:
-    """Batches of the events from `since` (or a little before it) to the manifest's base, with these columns, or all.
-
-    Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`. Memory:
-    three row groups, as the next two are unpacked, each in a thread, while one is looked at; and the file.
-    """
-    groups = row_groups(storage, manifest, since)
-    with ThreadPoolExecutor(1, "opening history") as opener, ThreadPoolExecutor(2, "unpacking history") as unpackers:
-
-        def batch(opening: Future[RowGroup | None]) -> Batch | None:
-            group = opening.result()
-            return None if group is None else group.batch(columns)
-
-        def following() -> Future[Batch | None]:
-            return submit(unpackers, batch, submit(opener, next, groups, None))
-
-        coming = deque((following(), following()))
-        while (found := coming.popleft().result()) is not None:
-            coming.append(following())
-            yield found
-
-
-def row_groups(storage: Storage, manifest: Manifest, since: int) -> Iterator[RowGroup]:
-    """The row groups that hold the events from `since` to the manifest's base; raises as `read` does.
-
-    Files below `since` are not read. Of the others every byte is checked, but nothing decoded.
-    """
-    before: Base | None = None
-    for span in spans(storage, manifest, since):
-        if span.last < since:
-            continue
-        checked, told = _open(storage, span.path, span)
-        if told.journal_id != manifest.journal_id:
-            raise CorruptJournal(span.path, 0, span.first, "this file belongs to another journal")
-        if before is not None and not _same_place(before, told.base):
-            raise CorruptJournal(span.path, 0, span.first, "it does not go on where the history file before it ends")
-        if manifest.drops and span.first == manifest.kept_from and told.base.chain != manifest.drops[-1].chain:
-            raise CorruptJournal(span.path, 0, span.first, "it does not go on where the dropped history ended")
-        before = told.end
-        if span.last + 1 == manifest.base.seq and not _same_place(told.end, manifest.base):
-            raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")
-        following = span.first
-        for number in range(checked.file.metadata.num_row_groups):
-            # One and the next are unpacked at the same time.
-            file = checked.twin if number % 2 else checked.file
-            group = RowGroup(span.path, file, number, following, told.end.context.names)
-            following += group.count
-            if following > since:
-                yield group
-
-
 def describe(storage: Storage, path: str) -> Description:
     """Check the whole file, and return what it says of itself. Raises as `read` does."""
-    return _open(storage, path)[1]
+    return open_history(storage, path)[1]
 
 
 def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes]]:
@@ -337,7 +233,7 @@ def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byt
 
     Raises as `read` does. Memory: a row group and its cells, the next one, and the file.
     """
-    checked, told = _open(storage, path)
+    checked, told = open_history(storage, path)
     file, rows = checked.file, None
     numbers = range(file.metadata.num_row_groups)
     read = partial(file.read_row_group, columns=lossless.KEPT, **NO_THREADS)
@@ -382,7 +278,7 @@ def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[
         raise CorruptJournal(
             path, 0, error.seq, f"made again from it, {error.path} is not right: {error.reason}"
         ) from error
-    if not _same_place(Base(told.end.ordinal, walk.position, walk.seq, walk.chain), told.end):
+    if not same_place(Base(told.end.ordinal, walk.position, walk.seq, walk.chain), told.end):
         raise CorruptJournal(path, 0, told.base.seq, "it does not end where it says")
 
 
@@ -416,8 +312,11 @@ class _Remade:
         return made[1]
 
 
-def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[Checked, Description]:
-    """`span` is what the file's name promises, if it has its name already."""
+def open_history(storage: Storage, path: str, span: Span | None = None) -> tuple[Checked, Description]:
+    """Check the whole file, and take in its footer. `span` is what its name promises, if it has its name already.
+
+    Raises `CorruptJournal` naming the file and the first seq in doubt, `UnsupportedFormat`, `JournalFailed`.
+    """
     seq = span.first if span is not None else 0
     checked = open_checked(storage, path, seq, lossless.SCHEMA)
     document = checked.document
@@ -441,5 +340,6 @@ def _open(storage: Storage, path: str, span: Span | None = None) -> tuple[Checke
     return checked, told
 
 
-def _same_place(one: Base, other: Base) -> bool:
+def same_place(one: Base, other: Base) -> bool:
+    """Is it the same place of the same log?"""
     return (one.ordinal, one.position, one.seq, one.chain) == (other.ordinal, other.position, other.seq, other.chain)

@@ -33,7 +33,7 @@ def scan(
     """Batches of the events with since ≤ seq < until (to the end, if None).
 
     `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: four
-    segments (one is looked at, one checked, one read ahead), or three row groups of history and their file.
+    segments (one is looked at, one checked, one read ahead), or three row groups of history and two files of it.
 
     Raises `CorruptJournal` at the first damage of what was promised (everything before it has been yielded),
     `HistoryDropped`, `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -134,7 +134,7 @@ def _everything(storage: Storage, seen: Seen, since: int, columns: Collection[st
     manifest = seen.manifest
     check_kept(manifest, since)
     if since < manifest.base.seq:
-        from replay.history import read  # It needs pyarrow.
+        from replay.groups import read  # It needs pyarrow.
 
         yield from read(storage, manifest, since, columns)
     yield from live_log(storage, seen, since)

@@ -14,7 +14,7 @@ from journal.events import kind_name
 from journal.storage import Storage
 from replay import table
 from replay.batch import Batch
-from replay.history import RowGroup, row_groups
+from replay.groups import RowGroup, row_groups
 from replay.parquet import reading
 from replay.query import Window
 from replay.scan import Seen, check_kept, live_log

@@ -27,9 +27,10 @@ from journal.storage.disk import DiskStorage
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
-from replay import history, lossless, parquet
+from replay import groups, history, lossless, parquet
 from replay.batch import COLUMNS
 from replay.compaction import compact
+from replay.groups import RowGroup
 from replay.scan import scan
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -100,7 +101,7 @@ def compare_with_scan(storage: MemoryStorage, path: str) -> None:
         return [batch.runs[i] if i >= 0 else None for batch in batches for i in batch.run.tolist()]
 
     live = list(scan(storage))
-    compacted = list(history.read(storage, in_force(storage, path), 0))
+    compacted = list(groups.read(storage, in_force(storage, path), 0))
     assert columns(compacted) == columns(live)
     assert rare(compacted) == rare(live)
     assert runs(compacted) == runs(live)
@@ -117,15 +118,15 @@ def test_what_a_row_group_has_alike_is_not_unpacked(monkeypatch: pytest.MonkeyPa
             log.reward(agent, 2**64 - 1, 2**64 - 13 + step, float(step), 2**32 - 1, cell.EVAL)
     path = write_history(storage)
     compare_with_scan(storage, path)
-    group = list(history.row_groups(storage, in_force(storage, path), 0))[1]
+    group = list(groups.row_groups(storage, in_force(storage, path), 0))[1]
     unpacked: list[str] = []
-    original = history.RowGroup.read
+    original = RowGroup.read
 
-    def noting(group: history.RowGroup, columns: Any) -> Any:
+    def noting(group: RowGroup, columns: Any) -> Any:
         unpacked.extend(columns)
         return original(group, columns)
 
-    monkeypatch.setattr(history.RowGroup, "read", noting)
+    monkeypatch.setattr(RowGroup, "read", noting)
     batch = group.batch(None)
     assert sorted(unpacked) == ["payload", "run", "step", "time", "value"]
     assert [batch.column(name).dtype for name in COLUMNS] == list(COLUMNS.values())
@@ -144,14 +145,14 @@ def test_events_that_are_numbered_otherwise_are_refused(everything: MemoryStorag
         writer.write(rows.set_column(0, lossless.SCHEMA.field("seq"), later))
         writer.close(checked.document)
     with pytest.raises(CorruptJournal, match="not numbered as it says"):
-        list(history.read(everything, in_force(everything, path), 0))
+        list(groups.read(everything, in_force(everything, path), 0))
 
 
 def test_the_bytes_that_were_checked_are_those_that_are_unpacked(everything: MemoryStorage) -> None:
     path = write_history(everything)
     manifest = in_force(everything, path)
-    (before,) = history.read(everything, manifest, 0)
-    (group,) = history.row_groups(everything, manifest, 0)
+    (before,) = groups.read(everything, manifest, 0)
+    (group,) = groups.row_groups(everything, manifest, 0)
     everything.remove(path)
     assert group.batch(None).value.tobytes() == before.value.tobytes()
 
@@ -161,10 +162,32 @@ def test_what_is_too_large_to_be_held_is_read_again(everything: MemoryStorage, m
     path = write_history(everything)
     compare_with_scan(everything, path)
     test_any_flipped_bit_is_found(everything)
-    (group,) = history.row_groups(everything, in_force(everything, path), 0)
+    (group,) = groups.row_groups(everything, in_force(everything, path), 0)
     everything.remove(path)
     with pytest.raises(CorruptJournal, match="missing"):
         group.batch(None)
+
+
+def test_what_lies_before_a_damaged_file_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one row group and of several, so that the next one is checked early and late."""
+    monkeypatch.setattr(history, "ROWS", 3)
+    monkeypatch.setattr(replay.batch, "ROWS", 3)
+    storage = fresh()
+    paths = []
+    for rewards in (12, 1, 9, 12):
+        record(storage, [("start", "PPO", "train", 0), *[("reward", "PPO", "train", 0, 1.0)] * rewards])
+        paths += compact(storage).history
+    manifest = Manifest.read(storage)
+    assert sum(len(batch) for batch in groups.read(storage, manifest, 0)) == manifest.base.seq
+    for path in paths:
+        flip(storage, path, 8000)
+        seqs: list[int] = []
+        with pytest.raises(CorruptJournal) as caught:
+            for batch in groups.read(storage, manifest, 0):
+                seqs += batch.seq.tolist()
+        assert (caught.value.path, caught.value.seq) == (path, len(seqs))
+        assert seqs == list(range(len(seqs)))
+        flip(storage, path, 8000)
 
 
 def test_reading_history_imports_no_pandas(tmp_path: Path) -> None:
@@ -224,7 +247,7 @@ def test_an_edit_that_makes_all_checksums_anew_is_found_by_the_chain(everything:
     with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
         writer.write(rows)
         writer.close(checked.document)
-    assert list(history.read(everything, in_force(everything, path), 0)), "the file for itself is right"
+    assert list(groups.read(everything, in_force(everything, path), 0)), "the file for itself is right"
     with pytest.raises(CorruptJournal, match="chain does not match"):
         list(history.chain(everything, path, history.describe(everything, path).base.chain))
 
@@ -262,7 +285,7 @@ def test_a_file_of_another_course_of_the_journal_is_refused() -> None:
     with one.stream(path) as stream:
         stream.write(other.read(path))
     with pytest.raises(CorruptJournal, match="does not go on where"):
-        list(history.read(one, Manifest.read(one), 0))
+        list(groups.read(one, Manifest.read(one), 0))
 
 
 def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,10 +318,10 @@ def test_any_flipped_bit_is_found(everything: MemoryStorage) -> None:
     for bit in [*range(0, size, 397), *range(size - 12 * 8, size)]:
         flip(everything, path, bit)
         with pytest.raises(CorruptJournal) as caught:
-            list(history.read(everything, manifest, 0))
+            list(groups.read(everything, manifest, 0))
         assert (caught.value.path, caught.value.seq) == (path, 0), bit
         flip(everything, path, bit)
-    assert list(history.read(everything, manifest, 0))
+    assert list(groups.read(everything, manifest, 0))
 
 
 def test_a_cut_file_is_found(everything: MemoryStorage) -> None:
@@ -350,11 +373,11 @@ def test_a_file_of_another_name_or_journal_is_refused(everything: MemoryStorage)
     path = write_history(everything)
     manifest = in_force(everything, path)
     with pytest.raises(CorruptJournal, match="another journal"):
-        list(history.read(everything, Manifest(bytes(16), manifest.base), 0))
+        list(groups.read(everything, Manifest(bytes(16), manifest.base), 0))
     shorter = Base(9, manifest.base.position, 9, manifest.base.chain)
     everything.rename(path, "history/0-8.parquet")
     with pytest.raises(CorruptJournal, match="its name says otherwise"):
-        list(history.read(everything, Manifest(manifest.journal_id, shorter), 0))
+        list(groups.read(everything, Manifest(manifest.journal_id, shorter), 0))
 
 
 def test_a_file_that_does_not_end_where_the_live_log_begins_is_refused(everything: MemoryStorage) -> None:
@@ -362,7 +385,7 @@ def test_a_file_that_does_not_end_where_the_live_log_begins_is_refused(everythin
     end = in_force(everything, path).base
     manifest = Manifest(Manifest.read(everything).journal_id, Base(end.ordinal, end.position, end.seq, bytes(24)))
     with pytest.raises(CorruptJournal, match="does not end where the log begins"):
-        list(history.read(everything, manifest, 0))
+        list(groups.read(everything, manifest, 0))
 
 
 def test_a_read_that_fails_is_not_taken_for_damage(everything: MemoryStorage) -> None:
@@ -370,7 +393,7 @@ def test_a_read_that_fails_is_not_taken_for_damage(everything: MemoryStorage) ->
     faulty = FaultyStorage(everything)
     faulty.fail("read", path=path, nth=3)
     with pytest.raises(JournalFailed, match="check the disk"):
-        list(history.read(faulty, in_force(everything, path), 0))
+        list(groups.read(faulty, in_force(everything, path), 0))
 
 
 def test_what_lies_below_is_not_read(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,11 +401,11 @@ def test_what_lies_below_is_not_read(everything: MemoryStorage, monkeypatch: pyt
     monkeypatch.setattr(replay.batch, "ROWS", 5)
     path = write_history(everything)
     manifest = in_force(everything, path)
-    batches = list(history.read(everything, manifest, 12))
+    batches = list(groups.read(everything, manifest, 12))
     assert int(batches[0].seq[0]) <= 12 < int(batches[0].seq[-1]) + 1
     assert int(batches[-1].seq[-1]) == manifest.base.seq - 1
     faulty = FaultyStorage(everything)
-    assert not list(history.read(faulty, manifest, manifest.base.seq))
+    assert not list(groups.read(faulty, manifest, manifest.base.seq))
     assert not [one for one in faulty.operations if one[0] == "read"]
 
 

@@ -20,6 +20,7 @@ from journal.storage import Storage
 from journal.storage.memory import MemoryStorage
 from replay import history, table
 from replay.compaction import compact
+from replay.groups import RowGroup
 from replay.query import events
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -190,13 +191,13 @@ def test_columns_that_nobody_asked_for_and_groups_without_a_row_are_not_decoded(
     monkeypatch.setattr("replay.batch.ROWS", 30)
     compact(storage)
     read: list[tuple[int, tuple[str, ...]]] = []
-    original = history.RowGroup.read
+    original = RowGroup.read
 
-    def noting(group: history.RowGroup, columns: Any) -> pa.Table:
+    def noting(group: RowGroup, columns: Any) -> pa.Table:
         read.append((group.number, tuple(columns)))
         return original(group, columns)
 
-    monkeypatch.setattr(history.RowGroup, "read", noting)
+    monkeypatch.setattr(RowGroup, "read", noting)
     assert len(asked(storage, columns=["value"], since=10, until=12)) == 2
     assert read == [(0, ("value",))]
     read.clear()
