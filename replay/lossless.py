@@ -84,7 +84,7 @@ def to_batch(rows: pa.Table, names: list[str], first: int, alike: Mapping[str, i
     It has the columns that the rows have; and those of `alike`, which hold this number alone (as int64, in its bits).
     """
     held = set(rows.column_names)
-    columns: dict[str, Any] = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items() if name in held}
+    columns: dict[str, Any] = {field: numbers(rows, name) for field, name in _COLUMN_OF.items() if name in held}
     for field, name in _COLUMN_OF.items():
         if name in alike:
             number = np.array(alike[name], dtype=np.int64).astype(COLUMNS[field])
@@ -123,7 +123,7 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> memoryview:
     """
     payloads, marks = _rare(rows, "payload"), _rare(rows, "marks")
     first, heads = _heads(rows)
-    columns = {field: _numbers(rows, name) for field, name in _COLUMN_OF.items()}
+    columns = {field: numbers(rows, name) for field, name in _COLUMN_OF.items()}
     single = _outside(first, heads, rows.num_rows)
 
     before, extents, takes = np.zeros((3, rows.num_rows), dtype=np.int64)
@@ -221,7 +221,7 @@ def _chunk(rows: pa.Table, name: str) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _numbers(rows: pa.Table, name: str) -> NDArray[Any]:
+def numbers(rows: pa.Table, name: str) -> NDArray[Any]:
     """A column without nulls as a numpy array, bit for bit; times as nanoseconds."""
     return _as_numpy(_chunk(rows, name), COLUMNS[_FIELD_OF[name]])
 

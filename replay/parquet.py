@@ -49,9 +49,11 @@ NO_THREADS: Final[dict[str, Any]] = {"use_threads": False}
 
 # Pages of a megabyte, as Arrow made them before it bounded their rows too: what is small is unpacked slower, and zstd
 # finds less in it. Its second level then gives rewards less space than the third, in less time, there and back.
-_PACKED: Final[dict[str, Any]] = {
-    "compression": "zstd",
-    "compression_level": 2,
+PACKED: Final = ("zstd", 2)
+"""How pages are compressed, and at what level."""
+_PAGES: Final[dict[str, Any]] = {
+    "compression": PACKED[0],
+    "compression_level": PACKED[1],
     **({"max_rows_per_page": 1 << 20} if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters else {}),
 }
 
@@ -69,7 +71,7 @@ class Writer:
     def __init__(self, stream: IO[bytes], schema: pa.Schema, **options: Any) -> None:
         self._sink = _Sink(stream)
         sink = self._sink
-        self._writer = pq.ParquetWriter(sink, schema, write_page_checksum=True, **_PACKED, **options)
+        self._writer = pq.ParquetWriter(sink, schema, write_page_checksum=True, **_PAGES, **options)
 
     def write(self, table: pa.Table) -> None:
         """Append `table` as one row group."""

@@ -168,6 +168,24 @@ def test_what_is_too_large_to_be_held_is_read_again(everything: MemoryStorage, m
         group.batch(None)
 
 
+@pytest.mark.parametrize(("digits", "encoding"), [(5, "PLAIN"), (None, "BYTE_STREAM_SPLIT")])
+def test_values_are_written_as_they_take_less_space(digits: int | None, encoding: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=30_000)
+    values = values.astype(np.float32).astype(np.float64) if digits is None else values.round(digits)
+    with journal.open(tmp_path, sync="close") as log:
+        agent = log.agent("PPO")
+        log.rewards(agent, 0, range(len(values)), values)
+        log.rewards(agent, 0, 30_000, [SIGNED_NAN, -0.0])
+    raw = segments(DiskStorage(tmp_path))
+    (path,) = compact(tmp_path).history
+    metadata = pq.ParquetFile(tmp_path / path).metadata
+    assert encoding in metadata.row_group(0).column(metadata.schema.names.index("value")).encodings
+    assert [again for _, again in history.reencode(DiskStorage(tmp_path), path)] == raw
+    (batch,) = groups.read(DiskStorage(tmp_path), Manifest.read(DiskStorage(tmp_path)), 0)
+    expected = np.concatenate((values, [SIGNED_NAN, -0.0])).view("u8")
+    assert batch.value[batch.kind == cell.REWARDED].view("u8").tolist() == expected.tolist()
+
+
 def test_what_lies_before_a_damaged_file_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of one row group and of several, so that the next one is checked early and late."""
     monkeypatch.setattr(history, "ROWS", 3)
