@@ -297,3 +297,10 @@ def test_another_cell_where_an_interrupted_receipt_was_to_stand_is_not_taken_for
     assert one._receipt is None and one._state is before
     assert log.sync().seq == 0
     log.close()
+
+
+def test_before_the_first_promise_there_is_no_receipt_to_put_on_disk(log: journal.Log, storage: FaultyStorage) -> None:
+    storage.operations.clear()
+    assert log._commit.settle().seq == -1
+    assert storage.operations == []
+    log.close()
