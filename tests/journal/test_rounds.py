@@ -304,3 +304,13 @@ def test_before_the_first_promise_there_is_no_receipt_to_put_on_disk(log: journa
     assert log._commit.settle().seq == -1
     assert storage.operations == []
     log.close()
+
+
+def test_a_seal_is_on_disk_itself_and_leaves_nothing_to_settle(log: journal.Log, storage: FaultyStorage) -> None:
+    fill(log)
+    with log._commit._mutex:
+        log._commit._seal_left()
+    storage.operations.clear()
+    assert log._commit.settle().seq == log.next_seq - 2
+    assert [kind for kind, _ in storage.operations if kind == "sync"] == []
+    log.close()
