@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,11 +99,12 @@ def tried(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_chain_that_leaves_out_the_cells_dies() -> None:
     done = tried("journal.chain", "--tests", "tests/golden/test_golden.py")
-    assert (done.returncode, done.stdout) == (0, "journal.chain removed: 1 made, 1 killed\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"journal\.chain removed: (\d+) made, \1 killed\n", done.stdout)
 
 
 def test_a_mutant_that_no_test_looks_at_lives_and_is_named() -> None:
     done = tried("journal.chain", "--tests", "tests/journal/test_cells.py")
     assert done.returncode == 1, done.stderr
-    name = "journal/chain.py extend: hasher.update(part) → (left out)"
-    assert f"journal/chain.py:31: survived without a reason: {name}" in done.stdout
+    name = "journal/chain.py Span.take: self._hasher.update(part) → (left out)"
+    assert re.search(rf"journal/chain\.py:\d+: survived without a reason: {re.escape(name)}\n", done.stdout)
