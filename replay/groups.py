@@ -51,27 +51,28 @@ class RowGroup:
         with reading(self.path, self.first):
             return self.file.read_row_group(self.number, columns=list(columns), **NO_THREADS).combine_chunks()
 
-    def statistics(self) -> dict[str, Any]:
-        """Column → what Parquet knows of its values; None where nothing."""
+    def statistics(self, columns: Collection[str]) -> dict[str, Any]:
+        """Column → what Parquet knows of its values, of these columns; those of which it knows nothing are left out."""
         metadata = self.file.metadata.row_group(self.number)
         found = {}
-        for number in range(metadata.num_columns):
-            column = metadata.column(number)
-            known = column.is_stats_set and column.statistics.has_min_max
-            found[column.path_in_schema] = column.statistics if known else None
+        for number, name in enumerate(lossless.SCHEMA.names):
+            if name in columns:
+                statistics = metadata.column(number).statistics
+                if statistics is not None and statistics.has_min_max:
+                    found[name] = statistics
         return found
 
     def batch(self, columns: Collection[str] | None) -> Batch:
         """Its events, with these columns of a batch, or all. Raises as `read` of this module does."""
         wanted = lossless.read_columns(columns)
         with reading(self.path, self.first):
-            known = {name: one for name, one in self.statistics().items() if one is not None}
+            known = self.statistics({"seq", *wanted} & lossless.ALIKE.keys())
             if "seq" in known and (known["seq"].min, known["seq"].max) != (self.first, self.first + self.count - 1):
                 raise ValueError("its events are not numbered as it says")
             alike = {
                 name: known[name].min_raw
                 for name in wanted
-                if name in lossless.ALIKE and name in known and known[name].min_raw == known[name].max_raw
+                if name in known and known[name].min_raw == known[name].max_raw
             }
             rows = self.read([name for name in wanted if name not in alike])
             batch = lossless.to_batch(rows, self.names, self.first, alike)

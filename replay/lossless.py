@@ -252,7 +252,7 @@ def _present(column: pa.Array) -> arrays.Index:
     if valid is None:
         return np.arange(len(column))
     packed = np.frombuffer(valid, np.uint8)
-    places = np.flatnonzero(packed)
+    places = np.flatnonzero(packed != 0)
     bits = np.unpackbits(packed[places], bitorder="little").reshape(-1, 8)
     rows: arrays.Index = (places[:, None] * 8 + np.arange(8))[bits.view(np.bool_)] - column.offset
     return rows[(rows >= 0) & (rows < len(column))]

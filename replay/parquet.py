@@ -57,7 +57,7 @@ _PAGES: Final[dict[str, Any]] = {
     **({"max_rows_per_page": 1 << 20} if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters else {}),
 }
 
-HELD_MAX: Final = 80 << 20
+HELD_MAX: Final = 64 << 20
 """Bytes: rows that take more are not held in memory, but read again when they are asked for."""
 _CHUNK: Final = 4 << 20
 _FOOTER_MAX: Final = 1 << 30

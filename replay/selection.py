@@ -45,8 +45,8 @@ class Selection:
 
     def _of_history(self, group: RowGroup, since: int) -> pa.RecordBatch | None:
         with reading(group.path, group.first):
-            statistics = group.statistics()
-            newest = statistics["time"].max_raw if statistics["time"] is not None else None
+            statistics = group.statistics(("time", "kind", "agent"))
+            newest = statistics["time"].max_raw if "time" in statistics else None
 
             def times() -> NDArray[np.int64]:
                 column: NDArray[Any] = group.read(["time"])["time"].chunk(0).to_numpy()
@@ -57,7 +57,7 @@ class Selection:
             choosing = {
                 name: names for name, names in (("kind", self.kinds), ("agent", self.agents)) if names is not None
             }
-            if start >= stop or not all(_may_hold(statistics[name], names) for name, names in choosing.items()):
+            if start >= stop or not all(_may_hold(statistics.get(name), names) for name, names in choosing.items()):
                 return None
             mask = None
             if choosing:
