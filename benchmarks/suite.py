@@ -24,6 +24,7 @@ from benchmarks import (
     reading_history,
     starting,
     synced,
+    taken_apart,
     verifying,
 )
 from benchmarks.fresh import Died, fresh
@@ -41,6 +42,7 @@ QUESTIONS: Final[dict[str, ModuleType]] = {
     "cold-read": cold_read,
     "reading-history": reading_history,
     "verifying": verifying,
+    "taken-apart": taken_apart,
     "compacting": compacting,
     "memory": memory,
     "starting": starting,

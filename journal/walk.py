@@ -28,6 +28,7 @@ from journal.context import KINDS, Context
 from journal.errors import CorruptJournal, JournalFailed
 from journal.manifest import Manifest
 from journal.storage import Storage
+from journal.storage.buffers import Buffers
 
 _PATIENCE: Final = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Seconds to wait before a live segment is read again; after the last, what looks like damage is called damage."""
@@ -110,11 +111,18 @@ class Walk:
 
     `live`: a writer may be at work, so what does not check above the last promise is "not yet", and anything that looks
     damaged is read again first. `ahead`: where none is, each segment is read while the one before it is looked at.
+    `buffers`: segments are read into their memory, and into the same one again when nobody looks at it any more.
     Raises `CorruptJournal`, `UnsupportedFormat`, and `JournalFailed` where a read fails.
     """
 
     def __init__(
-        self, storage: Storage, manifest: Manifest | None = None, *, live: bool = False, ahead: bool = False
+        self,
+        storage: Storage,
+        manifest: Manifest | None = None,
+        *,
+        live: bool = False,
+        ahead: bool = False,
+        buffers: Buffers | None = None,
     ) -> None:
         self.storage = storage
         self.manifest = manifest if manifest is not None else Manifest.read(storage)
@@ -137,6 +145,7 @@ class Walk:
         self.last_sealed: str | None = None
         """Path of the last sealed segment: its seal may be in the page cache only."""
         self.ordinals = self._list()
+        self._buffers = buffers
         self._files: Generator[memoryview, None, None] | None = None
         if ahead and not live and len(self.ordinals) > 1:
             self._files = files(storage, map(segment.path_of, self.ordinals), _LIMIT)
@@ -222,7 +231,12 @@ class Walk:
     def _read(self, ordinal: int) -> Piece | None:
         path = segment.path_of(ordinal)
         try:
-            data = self.storage.read(path, 0, _LIMIT) if self._files is None else next(self._files)
+            if self._files is not None:
+                data: bytes | memoryview = next(self._files)
+            elif self._buffers is not None:
+                data = self._buffers.read(self.storage, path, _LIMIT)
+            else:
+                data = self.storage.read(path, 0, _LIMIT)
         except FileNotFoundError:
             raise CorruptJournal(path, 0, self.seq, _MISSING) from None
         except OSError as error:

@@ -372,6 +372,7 @@ def unpacked(piece: Piece) -> Iterator[tuple[Piece, Batch]]:
     runs = Runs(opening_context(piece))
     for part in parts(piece):
         yield part, unpack(part, runs)
+        del part
 
 
 def unpack(piece: Piece, runs: Runs) -> Batch:

@@ -73,6 +73,7 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
                 fold(state, batch.cut(0, stop))
                 break
         fold(state, batch)
+        del batch  # Its memory is used again.
     if until is not None and state.events < until:
         told = f"the journal ends at seq {state.last_seq}, before {at}: this is its state at its end"
         warnings.warn(f"{storage.name}: {told}", RuntimeWarning, stacklevel=3)

@@ -17,6 +17,7 @@ from journal.errors import CorruptJournal, HistoryDropped
 from journal.manifest import Manifest
 from journal.skipping import base_behind
 from journal.storage import Storage
+from journal.storage.buffers import Buffers
 from journal.walk import Walk
 from journal.writer import LOCK_PATH
 from replay.batch import Batch, unpacked
@@ -32,8 +33,9 @@ def scan(
 ) -> Iterator[Batch]:
     """Batches of the events with since ≤ seq < until (to the end, if None).
 
-    `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: four
-    segments (one is looked at, one checked, one read ahead), or three row groups of history and two files of it.
+    `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: two
+    segments (one is looked at, one read ahead), or three row groups of history and two files of
+    it.
 
     Raises `CorruptJournal` at the first damage of what was promised (everything before it has been yielded),
     `HistoryDropped`, `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.
@@ -42,6 +44,7 @@ def scan(
     def once(seen: Seen, following: int) -> Iterator[tuple[int, Batch]]:
         for batch in _pass(storage, seen, following, until, columns):
             yield int(batch.at("seq", len(batch) - 1)) + 1, batch
+            del batch  # Let go of before the next one is asked for, here and below: its memory is used again.
 
     return passes(storage, since, once)
 
@@ -59,6 +62,7 @@ def passes(storage: Storage, since: int, once: Callable[[Seen, int], Iterator[tu
             for reached, read in once(seen, following):
                 yield read
                 following = reached
+                del read
             return
         except CorruptJournal:
             number += 1
@@ -99,6 +103,7 @@ def _pass(
         stop = len(batch) if until is None else min(len(batch), until - first)
         if start < stop:
             yield batch.cut(start, stop)
+        del batch
 
 
 def kept(storage: Storage, since: int = 0) -> int:
@@ -143,9 +148,11 @@ def _everything(storage: Storage, seen: Seen, since: int, columns: Collection[st
 def live_log(storage: Storage, seen: Seen, since: int) -> Iterator[Batch]:
     """Batches of the live log from `since` on, or a little before it. Segments that end before `since` are not read."""
     manifest = replace(seen.manifest, base=base_behind(storage, seen.manifest, since))
-    walk = Walk(storage, manifest, live=seen.live, ahead=True)
-    # One thread reads, one checks, and what comes out of that is folded here.
+    walk = Walk(storage, manifest, live=seen.live, buffers=Buffers())
+    # A thread reads and checks the next segment, while what comes out of this one is folded.
     for piece in ahead(walk) if len(walk.ordinals) > 1 else walk:
         if piece.seq + piece.events > since:
-            for _, batch in unpacked(piece):
+            for part, batch in unpacked(piece):
                 yield batch
+                del part, batch
+        del piece

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
+from typing import Final
 
 from journal.storage import Storage
+
+_ROOM: Final = 32 << 20
+"""Bytes that each has at least, for segments grow up to that: only those that are written to take memory."""
 
 
 class Buffers:
@@ -27,8 +31,8 @@ class Buffers:
             if not _in_use(memory):
                 if len(memory) >= size:
                     return memory
-                self._all.remove(memory)  # The next ones are no smaller: segments grow.
-        made = _made(size)
+                self._all.remove(memory)
+        made = _made(max(size, _ROOM))
         if hasattr(mmap, "MADV_HUGEPAGE"):  # On Linux, where it can be told whether anybody looks at it.
             self._all.append(made)
         return made

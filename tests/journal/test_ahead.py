@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+import journal
+import replay
 from journal.ahead import ahead, files
+from journal.storage import buffers
 from journal.storage.memory import MemoryStorage
 
 
@@ -75,3 +79,17 @@ def test_memory_that_nobody_looks_at_is_used_again() -> None:
     assert len(places) <= 4
     with pytest.raises(TypeError):
         next(files(storage, paths, 1 << 30))[0] = 1
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="where it cannot be told whether memory is looked at")
+@pytest.mark.usefixtures("small_segments")
+def test_a_replay_needs_memory_for_two_segments_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = MemoryStorage()
+    with journal.open("j", storage=storage, sync="close") as log:
+        for step in range(1000):
+            log.reward(log.agent("A"), 0, step, 1.0)
+    made: list[int] = []
+    real = buffers._made
+    monkeypatch.setattr(buffers, "_made", lambda size: made.append(size) or real(size))
+    assert replay.load(storage).agents["A"].spent["train"].steps == 1000
+    assert len(storage.list("segments")) > 10 and len(made) == 2
