@@ -22,9 +22,9 @@ from benchmarks import (
     one_event,
     pause,
     reading_history,
+    reading_segments,
     starting,
     synced,
-    taken_apart,
     verifying,
 )
 from benchmarks.fresh import Died, fresh
@@ -41,8 +41,8 @@ QUESTIONS: Final[dict[str, ModuleType]] = {
     "loops": loops,
     "cold-read": cold_read,
     "reading-history": reading_history,
+    "reading-segments": reading_segments,
     "verifying": verifying,
-    "taken-apart": taken_apart,
     "compacting": compacting,
     "memory": memory,
     "starting": starting,

@@ -1,6 +1,7 @@
-"""Where does the time of a replay and of verify go, stage by stage? Each stage alone, over what the one before it made.
+"""Where does the time go when segments are replayed or verified? Each step alone, over what the one before it made.
 
-Shares count: a stage alone has the processor's cache to itself, and two threads of a replay share the memory.
+The first two are limits: nobody is spared them who checks what is read. Shares count: a step alone has the processor's
+cache to itself, and the two threads of a replay share the memory.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from journal.chain import extend
 from journal.manifest import Manifest
 from journal.speed import levels
 from journal.speed.rounds import Contender, measure
-from journal.storage.buffers import room
+from journal.storage.buffers import Buffers, room
 from journal.storage.disk import DiskStorage
 from journal.walk import Piece, Walk
 from replay.batch import Batch, unpacked
@@ -73,7 +74,7 @@ def _stages(path: str, hashing: str) -> Iterator[tuple[str, Callable[[int], obje
                 raise RuntimeError(f"{piece.path}: a head is missing")
 
     def walked(calls: int) -> None:
-        Walk(storage, manifest, ahead=True).run()
+        Walk(storage, manifest, buffers=Buffers()).run()
 
     def folded(calls: int) -> None:
         state = State(manifest.journal_id)
@@ -89,7 +90,7 @@ def _stages(path: str, hashing: str) -> Iterator[tuple[str, Callable[[int], obje
     yield "copied out of the page cache, into the same 2 MiB", copied
     yield hashing, hashed
     yield "heads found, kinds and seqs looked at", looked
-    yield "all of that: a walk that reads ahead", walked
+    yield "all of that: a walk, into memory of its own", walked
     yield "changes of episode, and columns where it needs them", unpacked_only
     yield "unpacked and folded to totals", folded
     yield "replay.load", lambda calls: replay.load(path)
