@@ -33,7 +33,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/replay/test_damaged_history.py", "tests/replay/test_compaction_recovery.py"),
     ),
     "replay.compaction": _COMPACTING,
-    "replay.intake": _COMPACTING,
+    "replay.intake": ("tests/replay/test_intake.py", *_COMPACTING),
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
     "journal.appending": (
         *("tests/journal/test_appending.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
