@@ -20,6 +20,8 @@ from journal.speed.levels import BATCH
 
 SIZES: Final = (2_000_000, 32_000_000)
 SCALAR: Final = (200_000, 1_000_000)
+LARGE: Final = 300
+"""Events of a megabyte each."""
 
 
 def answer(directory: str, effort: Effort) -> Answer:
@@ -37,6 +39,12 @@ def answer(directory: str, effort: Effort) -> Answer:
             for what, work in (("replay", _replay), ("verify", _verify), ("compact", _compact)):
                 say(f"  {what}, {events:,} events")
                 _note(found, what, "batches", events, peak(partial(work, place)))
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        events = effort.events(LARGE)
+        _note(found, "writer", "1 MB each", events, peak(partial(_write_large, place, events)))
+        for what, work in (("replay", _replay), ("verify", _verify), ("compact", _compact)):
+            say(f"  {what}, {events:,} events of 1 MB")
+            _note(found, what, "1 MB each", events, peak(partial(work, place)))
     return found
 
 
@@ -106,6 +114,14 @@ def _write(place: str, events: int) -> None:
     from benchmarks import training
 
     training.record(place, events, size=BATCH)
+
+
+def _write_large(place: str, events: int) -> None:
+    import journal
+
+    with journal.open(place) as log:
+        for _ in range(events):
+            log.append(journal.Custom(name="weights", data={"noise": os.urandom(1_000_000)}))
 
 
 def _replay(place: str) -> None:

@@ -34,14 +34,14 @@ def coded(index: NDArray[np.int32], values: Iterable[str]) -> pa.DictionaryArray
     return pa.DictionaryArray.from_arrays(numbers(index, None, ~absent if absent.any() else None), texts(values))
 
 
-def sparse(length: int, values: Mapping[int, bytes | str], type_: pa.DataType) -> pa.Array:
-    """A column of `length` rows, of binary or text, that is null but for `values`, row → value.
+def sparse(length: int, values: Mapping[int, bytes], type_: pa.DataType) -> pa.Array:
+    """A column of `length` rows, of bytes or (UTF-8) text, that is null but for `values`, row → value.
 
     Raises `OverflowError` where they have 2 GB or more.
     """
     if not values:
         return pa.nulls(length, type_)
-    raw: dict[int, bytes] = {row: one.encode() if isinstance(one, str) else one for row, one in sorted(values.items())}
+    raw = dict(sorted(values.items()))
     valid = np.zeros(length, dtype=np.bool_)
     valid[list(raw)] = True
     sizes = np.zeros(length + 1, dtype=np.int64)

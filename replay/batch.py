@@ -6,6 +6,7 @@ little more than the values.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar, overload
@@ -21,6 +22,8 @@ from replay import unpacking
 
 ROWS: Final = 1 << 17
 """Events that are unpacked at once; 8 MB of columns."""
+PAYLOADS: Final = 1 << 16
+"""Cells of payloads that are unpacked at once; 4 MB, and one event's."""
 COLUMNS: Final = {
     "seq": np.uint64,
     "time_ns": np.int64,
@@ -358,11 +361,17 @@ def _filled(length: int, since: list[tuple[int, int]]) -> NDArray[np.int32]:
 
 
 def parts(piece: Piece) -> Iterator[Piece]:
-    """A piece in stretches of its heads, of at most `ROWS` events each or one reward batch: bounded when unpacked."""
-    start, seqs = 0, piece.seqs
+    """A piece in stretches of its heads, of at most `ROWS` events and `PAYLOADS` cells: bounded when unpacked.
+
+    A reward batch is never cut, and the last event of a stretch has its whole payload.
+    """
+    start, seqs, behind_heads = 0, piece.seqs, piece.heads.item
     while start < len(piece.heads):
-        behind = int(np.searchsorted(seqs, seqs[start] + np.uint64(ROWS), side="right")) - 1
-        stop = max(start + 1, behind)
+        stop = int(np.searchsorted(seqs, seqs[start] + np.uint64(ROWS), side="right")) - 1
+        # Cells before a head that are none themselves: they ascend, and are counted for those that are looked at.
+        payloads = behind_heads(start) - start + PAYLOADS
+        stop = bisect_left(range(stop), payloads, lo=start, key=lambda index: behind_heads(index) - index)
+        stop = max(start + 1, stop)
         yield replace(piece, heads=piece.heads[start:stop], kinds=piece.kinds[start:stop], seqs=seqs[start : stop + 1])
         start = stop
 

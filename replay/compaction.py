@@ -32,9 +32,10 @@ from journal.writer import LOCK_PATH
 from replay import history, snapshot
 from replay.batch import unpacked
 from replay.dropping import NOTHING, TWINS, Dropped, drop, finish, would_drop
-from replay.history import Description, HistoryWriter, Span
+from replay.history import Description, Span
 from replay.intake import Intake, Stretch, plan, sealed, walked
 from replay.loading import Place, storage_of
+from replay.packing import HistoryWriter
 from replay.progress import Progress, silent
 from replay.snapshot import HistoryNote
 

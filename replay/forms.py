@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from replay import arrow, table
 from replay.batch import ROWS
-from replay.history import options_for
+from replay.packing import options_for
 from replay.parquet import NO_READERS, NO_THREADS, Writer
 from replay.progress import Progress, silent
 
@@ -110,9 +110,8 @@ def _as_text(rows: pa.Table) -> pa.Table:
         if field.name == "value":
             values: NDArray[np.float64] = column.to_numpy()
             odd = np.flatnonzero(~np.isfinite(values) | ((values == 0) & np.signbit(values))).tolist()
-            columns[BITS] = arrow.sparse(
-                rows.num_rows, {row: values[row : row + 1].astype(">f8").tobytes().hex() for row in odd}, pa.string()
-            )
+            bits = {row: values[row : row + 1].astype(">f8").tobytes().hex().encode() for row in odd}
+            columns[BITS] = arrow.sparse(rows.num_rows, bits, pa.string())
     return pa.table(columns)
 
 

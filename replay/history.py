@@ -11,70 +11,23 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from types import TracebackType
-from typing import IO, Any, Final, Self, cast
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Final, cast
 
 from journal import arrays, cell, segment
-from journal.ahead import ahead, submit
+from journal.ahead import ahead
 from journal.cell import CELL
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
 from journal.storage import Storage
 from journal.walk import Piece, Promise, Walk
 from replay import lossless
-from replay.batch import ROWS, Batch, unpacked
-from replay.parquet import NO_THREADS, PACKED, Checked, Writer, open_checked, reading
+from replay.parquet import NO_THREADS, Checked, open_checked, reading
 
 DIRECTORY: Final = "history"
 _NAME: Final = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
-
-_DICTIONARY: Final = [
-    *("run", "kind", "agent", "phase", "env_index", "fields"),
-    *("code", "flags", "form", "agent_number"),
-]
-_SEARCHED: Final = [
-    *("seq", "time", "run", "kind", "agent", "phase", "env_index", "episode", "step", "value"),
-    *("code", "flags", "form", "agent_number"),
-]
-"""The columns that queries select by, as readers skip row groups by their statistics; and those that often hold one
-number alone, which need not be decoded then."""
-_ENCODING: Final = {
-    **dict.fromkeys(("seq", "time", "episode", "step"), "DELTA_BINARY_PACKED"),
-    # No dictionary for values: it would make one of NaNs with different bits.
-    **dict.fromkeys(("value", "payload", "marks", "head"), "PLAIN"),
-}
-
-
-def options_for(schema: pa.Schema, **encoding: str) -> dict[str, Any]:
-    """How these columns are written to Parquet: what `replay.parquet.Writer` takes beside the schema.
-
-    `encoding`: of some columns another one than is usual.
-    """
-    names = schema.names
-    return {
-        "use_dictionary": [name for name in names if name in _DICTIONARY],
-        "column_encoding": {name: one for name, one in (_ENCODING | encoding).items() if name in names},
-        "write_statistics": [name for name in names if name in _SEARCHED],
-    }
-
-
-def _encoding_of(values: NDArray[np.float64]) -> str:
-    """How such values take less space: as they are, or all first bytes, all second ones, and so on.
-
-    The one for prices with few digits, the other (which is also quicker to unpack) for noise, integers and what was a
-    float32: it makes a difference of up to twice the space.
-    """
-    codec = pa.Codec(*PACKED)
-    split = np.ascontiguousarray(values.view(np.uint8).reshape(-1, 8).T)
-    return "BYTE_STREAM_SPLIT" if len(codec.compress(split)) < len(codec.compress(values)) else "PLAIN"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -147,89 +100,6 @@ def spans(storage: Storage, manifest: Manifest, since: int = 0) -> list[Span]:
     if following != manifest.base.seq:
         raise CorruptJournal(DIRECTORY, 0, following, f"the history file that begins with seq {following} is missing")
     return found
-
-
-class HistoryWriter:
-    """Writes one history file to a stream, segment by segment; a context manager. Memory: two row groups.
-
-    A row group is encoded in a thread, while the next one is gathered; where that fails, it is raised by a later call.
-    The first one decides how values are written.
-    """
-
-    def __init__(self, stream: IO[bytes], journal_id: bytes, base: Base) -> None:
-        self._stream = stream
-        self._file: Writer | None = None
-        self._journal_id = journal_id
-        self._base = base
-        self._covered: list[dict[str, Any]] = []
-        self._pending: list[pa.Table] = []
-        self._rows = 0
-        self._encoder = ThreadPoolExecutor(1, "encoding history")
-        self._encoding: Future[None] | None = None
-
-    def add(self, piece: Piece, header: bytes, look: Callable[[Batch], None] = lambda batch: None) -> None:
-        """Take in the next segment, whole; `header` is its first 64 bytes. All its events are shown to `look`."""
-        before = 0
-        for part, batch in unpacked(piece):
-            look(batch)
-            rows, before = lossless.to_table(part, batch, before)
-            if self._rows + rows.num_rows > ROWS:
-                self._flush()
-            self._pending.append(rows)
-            self._rows += rows.num_rows
-        self._covered.append(
-            {
-                "header": header.hex(),
-                "position": piece.position,
-                "seq": piece.seq,
-                "trailing": base64.b64encode(piece.raw[before * CELL : piece.end * CELL]).decode(),
-            }
-        )
-
-    def close(self, end: Base) -> tuple[int, str]:
-        """Finish it: the log stands at `end` behind the last segment. Returns (size in bytes, SHA-256)."""
-        self._flush()
-        self._wait()
-        assert self._file is not None, "a history file has events"
-        return self._file.close(
-            {
-                "journal": self._journal_id.hex(),
-                "base": self._base.as_payload(),
-                "end": end.as_payload(),
-                "segments": self._covered,
-            }
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._encoder.shutdown()
-        if self._file is not None:
-            self._file.__exit__(kind, error, trace)
-
-    def _flush(self) -> None:
-        self._wait()
-        if self._rows:
-            self._encoding = submit(self._encoder, self._encode, self._pending)
-        self._pending, self._rows = [], 0
-
-    def _wait(self) -> None:
-        encoding, self._encoding = self._encoding, None
-        if encoding is not None:
-            encoding.result()
-
-    def _encode(self, tables: list[pa.Table]) -> None:
-        rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-        if self._file is None:
-            encoding = _encoding_of(lossless.numbers(rows, "value"))
-            self._file = Writer(self._stream, lossless.SCHEMA, **options_for(lossless.SCHEMA, value=encoding))
-        self._file.write(rows)
-        # Arrow keeps what was freed for later, beside two segments of 64 MB more than a compaction should take.
-        tables.clear()
-        pa.default_memory_pool().release_unused()
 
 
 def describe(storage: Storage, path: str) -> Description:

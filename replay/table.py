@@ -116,14 +116,14 @@ def _agents(batch: Batch) -> pa.DictionaryArray:
 
 def _fields(batch: Batch) -> pa.Array:
     metrics = np.flatnonzero(batch.kind == cell.METRIC_LOGGED).tolist()
-    texts: dict[int, str] = {}
+    texts: dict[int, bytes] = {}
     if metrics:
         as_text = {
-            number: json.dumps({"metric": batch.name(number)}, ensure_ascii=False)
+            number: json.dumps({"metric": batch.name(number)}, ensure_ascii=False).encode()
             for number in np.unique(batch.form[metrics]).tolist()
         }
         texts = {row: as_text[number] for row, number in zip(metrics, batch.form[metrics].tolist(), strict=True)}
-    texts |= {row: as_json(payload) for row, payload in batch.payloads.items()}
+    texts |= {row: as_json(payload).encode() for row, payload in batch.payloads.items()}
     return sparse(len(batch), texts, pa.string())
 
 

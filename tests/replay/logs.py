@@ -17,7 +17,7 @@ from journal.manifest import Base, Manifest
 from journal.storage import Storage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk, context_after
-from replay import history
+from replay import history, packing
 from replay.loading import load
 from replay.query import events
 from replay.state import State
@@ -95,7 +95,7 @@ def write_history(storage: Storage, path: str | None = None) -> str:
     walk = Walk(storage, manifest)
     with (
         storage.stream("history/new") as stream,
-        history.HistoryWriter(stream, manifest.journal_id, manifest.base) as writer,
+        packing.HistoryWriter(stream, manifest.journal_id, manifest.base) as writer,
     ):
         for piece in walk:
             writer.add(piece, storage.read(piece.path, 0, 64))

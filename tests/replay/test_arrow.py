@@ -53,7 +53,7 @@ def test_a_sparse_column_holds_its_values_whatever_their_order(length: int, valu
     made = arrow.sparse(length, values, pa.binary())
     made.validate(full=True)
     assert made.equals(pa.array([values.get(row) for row in range(length)], pa.binary()))
-    as_text = arrow.sparse(length, {row: one.hex() + "é" for row, one in values.items()}, pa.string())
+    as_text = arrow.sparse(length, {row: (one.hex() + "é").encode() for row, one in values.items()}, pa.string())
     as_text.validate(full=True)
     assert as_text.to_pylist() == [values[row].hex() + "é" if row in values else None for row in range(length)]
 

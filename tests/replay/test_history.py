@@ -27,7 +27,7 @@ from journal.storage.disk import DiskStorage
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
-from replay import groups, history, lossless, parquet
+from replay import groups, history, lossless, packing, parquet
 from replay.batch import COLUMNS
 from replay.compaction import compact
 from replay.groups import RowGroup
@@ -72,15 +72,16 @@ def test_every_byte_of_the_segments_comes_back(everything: MemoryStorage) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(commands, min_size=1, max_size=3), st.integers(1, 20))
-def test_every_byte_of_random_logs_comes_back(scripts: list[Any], rows: int) -> None:
+@given(st.lists(commands, min_size=1, max_size=3), st.integers(1, 20), st.integers(1, 40))
+def test_every_byte_of_random_logs_comes_back(scripts: list[Any], rows: int, cells: int) -> None:
     """Row groups of any size, so that their borders fall everywhere."""
     storage = fresh()
     for script in scripts:
         record(storage, [("reward", "PPO", "train", 0, 1.0), *script])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history, "ROWS", rows)
+        patch.setattr(packing, "ROWS", rows)
         patch.setattr(replay.batch, "ROWS", rows)
+        patch.setattr(replay.batch, "PAYLOADS", cells)
         path = write_history(storage)
     assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
     compare_with_scan(storage, path)
@@ -109,7 +110,7 @@ def compare_with_scan(storage: MemoryStorage, path: str) -> None:
 
 
 def test_what_a_row_group_has_alike_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "ROWS", 4)
+    monkeypatch.setattr(packing, "ROWS", 4)
     monkeypatch.setattr(replay.batch, "ROWS", 4)
     storage = fresh()
     with journal.open("a journal", storage=storage) as log:
@@ -188,7 +189,7 @@ def test_values_are_written_as_they_take_less_space(digits: int | None, encoding
 
 def test_what_lies_before_a_damaged_file_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of one row group and of several, so that the next one is checked early and late."""
-    monkeypatch.setattr(history, "ROWS", 3)
+    monkeypatch.setattr(packing, "ROWS", 3)
     monkeypatch.setattr(replay.batch, "ROWS", 3)
     storage = fresh()
     paths = []
@@ -308,7 +309,7 @@ def test_a_file_of_another_course_of_the_journal_is_refused() -> None:
 
 def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet's statistics repeat values in the footer."""
-    monkeypatch.setattr(history, "_SEARCHED", lossless.SCHEMA.names)
+    monkeypatch.setattr(packing, "_SEARCHED", lossless.SCHEMA.names)
     storage = fresh()
     looks_like_it = b"training_journal_sha256\x18\x40" + b"0" * 64
     with journal.open("a journal", storage=storage) as log:
@@ -319,14 +320,6 @@ def test_what_users_write_is_not_taken_for_the_digest(monkeypatch: pytest.Monkey
     file = parquet.open_checked(storage, path, 0, lossless.SCHEMA).file
     assert file.metadata.metadata[parquet.DIGEST] != b"0" * 64
     assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
-
-
-def test_what_is_unpacked_at_once_is_bounded(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay.batch, "ROWS", 3)
-    for piece in Walk(everything):
-        stretches = list(replay.batch.parts(piece))
-        assert np.concatenate([part.heads for part in stretches]).tolist() == piece.heads.tolist()
-        assert all(part.events <= 3 or len(part.heads) == 1 for part in stretches)
 
 
 def test_any_flipped_bit_is_found(everything: MemoryStorage) -> None:
@@ -415,7 +408,7 @@ def test_a_read_that_fails_is_not_taken_for_damage(everything: MemoryStorage) ->
 
 
 def test_what_lies_below_is_not_read(everything: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "ROWS", 5)
+    monkeypatch.setattr(packing, "ROWS", 5)
     monkeypatch.setattr(replay.batch, "ROWS", 5)
     path = write_history(everything)
     manifest = in_force(everything, path)

@@ -187,7 +187,7 @@ def test_columns_that_nobody_asked_for_and_groups_without_a_row_are_not_decoded(
 ) -> None:
     storage = fresh()
     record(storage, range(3))
-    monkeypatch.setattr("replay.history.ROWS", 30)
+    monkeypatch.setattr("replay.packing.ROWS", 30)
     monkeypatch.setattr("replay.batch.ROWS", 30)
     compact(storage)
     read: list[tuple[int, tuple[str, ...]]] = []
