@@ -170,8 +170,7 @@ def _leading(true: NDArray[np.bool_]) -> int:
 def _indices(stretches: Stretches, into: Index) -> None:
     """Write the index of each head."""
     if not stretches.long:
-        _, steps, counts = np.array(stretches.each, dtype=np.int64).T
-        skips = np.repeat(steps, counts)
+        skips = np.repeat([step for _, step, _ in stretches.each], [count for _, _, count in stretches.each])
         np.subtract(np.cumsum(skips, out=into), skips, out=into)
         return
     done = 0

@@ -156,7 +156,8 @@ class _Pass:
             kind, extent = int(one["kind"][0]), int(one["extent"][0])
             if not kind or int(one["seq"][0]) != self._seq or not behind <= self._next + extent < self._total:
                 return None
-            self._seq += int(arrays.takes(one)[0])
+            count = int(one.view(arrays.COUNT)["count"][0]) if kind == cell.REWARDS else int(kind < cell.MARK_FIRST)
+            self._seq += count
             if self._seq > INTEGER_MAX:
                 return None
             found = Found(
