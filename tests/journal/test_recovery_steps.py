@@ -6,14 +6,16 @@ The power cuts of other files show what the order is for; here the steps are wri
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import journal
+from journal import recovery
 from journal.cell import CELL
-from journal.manifest import Manifest
+from journal.manifest import Base, Drop, Manifest
 from journal.recovery import recover
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
@@ -122,14 +124,15 @@ def test_evidence_that_is_there_is_not_kept_twice(clock: Any) -> None:
     other = storage.kill()
     recover(storage, Manifest.read(storage), 7)
     assert storage.list("quarantine") == kept
-    for content in (b"older", b"oldest"):
-        name = f"quarantine/{kept[0]}" + (".1" if content == b"oldest" else "")
-        file = other.create(name)
-        file.write(0, content)
-        file.close()
-    found = recover(other, Manifest.read(other), 7)[0]
-    assert found.quarantined == (f"quarantine/{kept[0]}.2", f"quarantine/{kept[1]}")
-    assert other.read(f"quarantine/{kept[0]}") == b"older" and other.read(f"quarantine/{kept[0]}.1") == b"oldest"
+    less, more = b"\0", b"\xff" * 8
+    for olds in ([less], [more], [less, more]):
+        again = other.kill()
+        names = [f"quarantine/{kept[0]}{end}" for end in ("", ".1", ".2")]
+        for name, content in zip(names, olds, strict=False):
+            again.create(name).write(0, content)
+        found = recover(again, Manifest.read(again), 7)[0]
+        assert found.quarantined == (names[len(olds)], f"quarantine/{kept[1]}")
+        assert [again.read(name) for name in names[: len(olds)]] == olds
 
 
 @pytest.mark.parametrize("excess", [False, True])
@@ -154,3 +157,45 @@ def test_no_file_stays_open(clock: Any, tmp_path: Path, excess: bool) -> None:
             assert len(os.listdir("/proc/self/fd")) == len(before) and nth > (3 if excess else 10)
             return
     raise AssertionError("recovery never ended")
+
+
+@pytest.mark.parametrize(
+    ("names", "kept_from", "end", "whole"),
+    [
+        ([], 0, 0, True),
+        ([], 0, 10, False),
+        (["0-9"], 0, 10, True),
+        (["0-4", "5-9"], 0, 10, True),
+        (["0-0", "1-9"], 0, 10, True),
+        (["5-9"], 5, 10, True),
+        (["5-9"], 0, 10, False),
+        (["0-4"], 0, 10, False),
+        (["0-3", "5-9"], 0, 10, False),
+        (["0-8"], 0, 10, False),
+        (["0-10"], 0, 10, False),
+        (["0-9"], 5, 10, False),  # It reaches into what was dropped: no file of this journal's.
+        (["10-9"], 0, 10, False),
+        (["12-9", "0-8"], 0, 10, False),
+        (["0-9.tmp"], 0, 10, False),
+    ],
+)
+def test_segments_are_leftovers_only_where_history_has_a_file_for_every_event(
+    names: list[str], kept_from: int, end: int, whole: bool
+) -> None:
+    storage = MemoryStorage()
+    storage.make_directory("history")
+    for name in names:
+        storage.create(f"history/{name}" if "." in name else f"history/{name}.parquet").close()
+    drops = (Drop(0, kept_from - 1, bytes(24), 1, ()),) if kept_from else ()
+    manifest = replace(Manifest.new(bytes(16)), base=Base(1, 0, end, bytes(24)), drops=drops)
+    assert recovery._in_history(storage, manifest) == whole
+
+
+def test_zeros_are_no_evidence_but_what_lies_behind_them_is(clock: Any) -> None:
+    """The end of the second segment never reached the disk; the third did."""
+    storage = unsealed_and_torn(clock)
+    second = list(Walk(storage))[1]
+    begins = second.offset(second.end)
+    storage.open(SECOND).write(begins, bytes(storage.size(SECOND) - begins))
+    assert recover(storage, Manifest.read(storage), 7)[0].quarantined == ("quarantine/00000002-0",)
+    assert storage.list("quarantine") == ["00000002-0"]
