@@ -29,9 +29,8 @@ from journal.storage import Storage
 from journal.storage.buffers import room
 from journal.walk import Promise, promise_at
 
-_BLOCK: Final = 2 << 20
-"""Bytes that are read at once. The last two blocks are held, so a receipt may lie that far behind what it states."""
-_CELLS: Final = _BLOCK // CELL
+_CELLS: Final = (2 << 20) // CELL
+"""How many are read at once, a block. The last two are held, so a receipt may lie that far behind what it states."""
 _SIDE_BY_SIDE: Final = 2
 """Segments that are checked at the same time: reading and hashing release the interpreter."""
 
@@ -53,14 +52,14 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
     base, ordinals = manifest.base, iter(manifest.segments)
     begins: Base | None = base
     coming: deque[tuple[Base, Base, Future[Sealed | None]]] = deque()
-    memories = [room(2 * _BLOCK) for _ in manifest.segments[:_SIDE_BY_SIDE]]
+    windows = [_Window() for _ in manifest.segments[:_SIDE_BY_SIDE]]
     with ThreadPoolExecutor(_SIDE_BY_SIDE, "verifying") as pool:
         while True:
-            while len(coming) < len(memories) and begins is not None and (ordinal := next(ordinals, None)) is not None:
+            while len(coming) < len(windows) and begins is not None and (ordinal := next(ordinals, None)) is not None:
                 behind = base_after(storage, ordinal)
                 if behind is not None:
-                    memory = memories[ordinal % len(memories)]
-                    coming.append((begins, behind, submit(pool, _check, storage, manifest, ordinal, begins, memory)))
+                    window = windows[ordinal % len(windows)]
+                    coming.append((begins, behind, submit(pool, _check, storage, manifest, ordinal, begins, window)))
                 begins = behind
             if not coming:
                 return
@@ -72,7 +71,18 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
             yield found
 
 
-def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, memory: memoryview) -> Sealed | None:
+class _Window:
+    """The memory of one thread: two blocks, each as large as a segment once a receipt lay too far behind."""
+
+    def __init__(self) -> None:
+        self.hold(_CELLS)
+
+    def hold(self, cells: int) -> None:
+        """Have blocks of that many cells."""
+        self.cells, self.memory = cells, room(2 * cells * CELL)
+
+
+def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, window: _Window) -> Sealed | None:
     """The segment, if it is all right; `begins` is where it must begin."""
     path = segment.path_of(ordinal)
     try:
@@ -82,7 +92,13 @@ def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, mem
             return None
         if begins.ordinal != ordinal or size > header.size or size % CELL:
             return None
-        return _Pass(storage, path, header, begins, size // CELL - 1, memory).run()
+        cells = size // CELL - 1
+        one = _Pass(storage, path, header, begins, cells, window)
+        found = one.run()
+        if found is None and one.too_late and cells > window.cells:
+            window.hold(cells)
+            found = _Pass(storage, path, header, begins, cells, window).run()
+        return found
     except (OSError, UnsupportedFormat):
         return None
 
@@ -91,10 +107,10 @@ class _Pass:
     """One pass over one segment. Indices are of cells, behind the header, as in a `Piece`."""
 
     def __init__(
-        self, storage: Storage, path: str, header: segment.Header, begins: Base, total: int, memory: memoryview
+        self, storage: Storage, path: str, header: segment.Header, begins: Base, total: int, window: _Window
     ) -> None:
         self._storage, self._path, self._salt, self._begins, self._total = storage, path, header.salt, begins, total
-        self._memory = memory
+        self._memory, self._cells = window.memory, window.cells
         """Block n is in its half n % 2."""
         self._seen: list[Found] = []
         """The heads of the last two blocks."""
@@ -102,13 +118,15 @@ class _Pass:
         """Index of the head that comes next, and its seq."""
         self._span = Span(begins.chain)
         self._promise: Promise | None = None
+        self.too_late = False
+        """Did it end at a receipt that states a position before what is hashed?"""
         self._stated = self._hashed = 0
         """Indices of the cells behind the last promise, and behind what is hashed."""
 
     def run(self) -> Sealed | None:
-        for first in range(0, self._total, _CELLS):
-            self._hash(max(self._hashed, first - _CELLS))
-            raw = self._part(first, min(self._total, first + _CELLS))
+        for first in range(0, self._total, self._cells):
+            self._hash(max(self._hashed, first - self._cells))
+            raw = self._part(first, min(self._total, first + self._cells))
             if self._storage.read_into(self._path, raw, CELL + first * CELL) != len(raw):
                 return None
             cells = arrays.view(raw)
@@ -175,7 +193,12 @@ class _Pass:
             return False
         stated = promise_at(cells, index)
         upto = stated.position - position
-        if not self._stated <= upto <= at or upto < self._hashed or stated.events != self._seq_at(upto):
+        if not self._stated <= upto <= at:
+            return False
+        if upto < self._hashed:
+            self.too_late = True
+            return False
+        if stated.events != self._seq_at(upto):
             return False
         self._hash(upto)
         if self._span.end() != stated.chain:
@@ -191,11 +214,11 @@ class _Pass:
     def _hash(self, stop: int) -> None:
         """Take the cells up to `stop` into the span."""
         while self._hashed < stop:
-            upto = min(stop, self._hashed - self._hashed % _CELLS + _CELLS)
+            upto = min(stop, self._hashed - self._hashed % self._cells + self._cells)
             self._span.take(self._part(self._hashed, upto))
             self._hashed = upto
 
     def _part(self, start: int, stop: int) -> memoryview:
         """The memory of these cells of one block."""
-        place = start % (2 * _CELLS)
+        place = start % (2 * self._cells)
         return self._memory[place * CELL : (place + stop - start) * CELL]
