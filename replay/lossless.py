@@ -44,7 +44,7 @@ ALIKE: Final = {_COLUMN_OF[name]: dtype for name, dtype in COLUMNS.items() if np
 KEPT: Final = [*_COLUMN_OF.values(), "payload", "marks", "head"]
 """The columns that `to_cells` needs."""
 
-_STRETCH: Final = 1 << 13
+STRETCH: Final = 1 << 13
 """Cells that are made again at once: they and the tables of their checksums fit the processor's cache."""
 
 
@@ -145,8 +145,8 @@ def to_cells(rows: pa.Table, salt: int, position: int) -> memoryview:
             _put(out, head + 1, payload)
             pads[row], crcs[row] = cell.extent_of(len(payload))[1], cell.checksum(payload, salt, position + head)
         columns |= {"extent": extents, "pad": pads, "payload_crc": crcs}
-    for begin in range(0, len(single), _STRETCH):
-        some = single[begin : begin + _STRETCH]
+    for begin in range(0, len(single), STRETCH):
+        some = single[begin : begin + STRETCH]
         made = np.zeros(len(some), dtype=arrays.CELL_DTYPE)
         taken = slice(begin, begin + len(some)) if not len(first) else some
         for field, column in columns.items():

@@ -27,6 +27,8 @@ from replay.parquet import PACKED, Writer
 
 GROUP_MAX: Final = 16 << 20
 """Bytes of a row group in memory, above which it ends, though it has few rows. 131,072 rewards have 11 MB."""
+_TRIED: Final = 1 << 15
+"""Values that are compressed either way before it is decided how all of them are written."""
 _DICTIONARY: Final = [
     *("run", "kind", "agent", "phase", "env_index", "fields"),
     *("code", "flags", "form", "agent_number"),
@@ -57,13 +59,13 @@ def options_for(schema: pa.Schema, **encoding: str) -> dict[str, Any]:
     }
 
 
-def _encoding_of(values: NDArray[np.float64]) -> str:
-    """How such values take less space: as they are, or all first bytes, all second ones, and so on.
+def encoding_of(values: NDArray[np.float64]) -> str:
+    """How such values take less space, judged by the first of them.
 
-    The one for prices with few digits, the other (which is also quicker to unpack) for noise, integers and what was a
-    float32: it makes a difference of up to twice the space.
+    As they are: prices with few digits. All first bytes, all second ones, and so on, which is also quicker to unpack:
+    noise, integers and what was a float32. It makes a difference of up to twice the space.
     """
-    codec = pa.Codec(*PACKED)
+    codec, values = pa.Codec(*PACKED), values[:_TRIED]
     split = np.ascontiguousarray(values.view(np.uint8).reshape(-1, 8).T)
     return "BYTE_STREAM_SPLIT" if len(codec.compress(split)) < len(codec.compress(values)) else "PLAIN"
 
@@ -145,7 +147,7 @@ class HistoryWriter:
     def _encode(self, tables: list[pa.Table]) -> None:
         rows = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         if self._file is None:
-            encoding = _encoding_of(lossless.numbers(rows, "value"))
+            encoding = encoding_of(lossless.numbers(rows, "value"))
             self._file = Writer(self._stream, lossless.SCHEMA, **options_for(lossless.SCHEMA, value=encoding))
         self._file.write(rows)
         # Arrow keeps what was freed for later, beside two segments of 64 MB more than a compaction should take.
