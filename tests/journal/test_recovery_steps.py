@@ -192,10 +192,9 @@ def test_segments_are_leftovers_only_where_history_has_a_file_for_every_event(
 
 
 def test_zeros_are_no_evidence_but_what_lies_behind_them_is(clock: Any) -> None:
-    """The end of the second segment never reached the disk; the third did."""
+    """The second segment never reached the disk; the third did."""
     storage = unsealed_and_torn(clock)
-    second = list(Walk(storage))[1]
-    begins = second.offset(second.end)
-    storage.open(SECOND).write(begins, bytes(storage.size(SECOND) - begins))
-    assert recover(storage, Manifest.read(storage), 7)[0].quarantined == ("quarantine/00000002-0",)
-    assert storage.list("quarantine") == ["00000002-0"]
+    storage.open(SECOND).write(0, bytes(storage.size(SECOND)))
+    found = recover(storage, Manifest.read(storage), 7)[0]
+    assert found.quarantined == ("quarantine/00000002-0",) and storage.list("quarantine") == ["00000002-0"]
+    assert storage.list("segments") == ["00000000.seg"]

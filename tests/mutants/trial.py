@@ -7,7 +7,7 @@ fork gives one function of the module its mutated code and runs the tests. Where
 costs no start of an interpreter and mostly no import, and no file is ever changed.
 
 The time of each test is measured in what it computes, not by the clock: on a busy machine nothing is taken for an
-endless loop. A trial whose main thread sleeps throughout a quarter of a minute waits for what does not come. A test
+endless loop. A trial that sleeps throughout a quarter of a minute waits for what does not come. A test
 that does not end is set aside, in case another one fails; where none does, a computing one gets four times the time.
 """
 
@@ -48,7 +48,9 @@ MORE_PATIENCE = 4
 SET_ASIDE = 2
 """How many tests may not end before the others are no longer asked."""
 SILENCE = 15.0
-"""Seconds throughout which the main thread sleeps, before the trial is called hung."""
+"""Seconds throughout which the main thread sleeps, before the trial is called hung, …"""
+IDLE = 0.2
+"""… and no thread computes for so many seconds."""
 
 KILLED, SURVIVED, TIMED_OUT, HUNG, BROKEN = "killed", "survived", "timed out", "hung", "broken"
 
@@ -433,12 +435,13 @@ def _wait_for(pid: int, meanwhile: Callable[[], None]) -> bool:
         time.sleep(pause)
         meanwhile()
         pause = min(0.1, pause * 1.3)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        computed = (int(fields[10]) + int(fields[11])) / os.sysconf("SC_CLK_TCK")
         if state != "S":
             asleep_since = None
-        elif asleep_since is None:
-            asleep_since = time.monotonic()
-        elif time.monotonic() - asleep_since > SILENCE:
+        elif asleep_since is None or computed - asleep_since[1] > IDLE:
+            asleep_since = time.monotonic(), computed
+        elif time.monotonic() - asleep_since[0] > SILENCE:
             os.killpg(pid, signal.SIGKILL)
             return True
     return False
