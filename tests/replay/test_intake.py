@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -98,3 +99,12 @@ def test_what_was_read_is_folded_and_where_it_ends_is_known(
         with pytest.raises(CorruptJournal, match="a moment ago") as caught:
             list(log.read(beyond))
         assert (caught.value.path, caught.value.offset, caught.value.seq) == ("segments/00000004.seg", 0, 15 + 1)
+
+
+def test_who_stops_in_the_middle_leaves_no_thread_that_reads_ahead(storage: MemoryStorage) -> None:
+    manifest, before = Manifest.read(storage), threading.active_count()
+    with pytest.raises(ZeroDivisionError), Intake(storage, manifest) as log:
+        for _ in log.read(plan(manifest, sealed(storage, manifest))[0]):
+            assert threading.active_count() > before
+            raise ZeroDivisionError
+    assert threading.active_count() == before
