@@ -157,14 +157,20 @@ def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byt
 def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[Piece]:
     """The segments made again and checked as live ones are: every cell, every promise, the chain from `chain` on.
 
-    `chain` is what the file before ends with; None: what this one says it begins with. Raises as `read` does.
+    What the file says beside its cells is held against them (`replay.derived`). `chain` is what the file before ends
+    with; None: what this one says it begins with. Raises as `open_history` does.
     """
-    told = describe(storage, path)
+    from replay.derived import Derived  # Which unpacks events: who only reads a file needs not.
+
+    checked, told = open_history(storage, path)
+    derived = Derived(checked)
     base = told.base if chain is None else replace(told.base, chain=chain)
     log = cast(Storage, _Remade(storage, told))
     walk = Walk(log, Manifest(told.journal_id, base, tuple(told.ordinals)))
     try:
-        yield from walk
+        for piece in walk:
+            derived.take(piece)
+            yield piece
     except CorruptJournal as error:
         if error.path == path:
             raise

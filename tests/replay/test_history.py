@@ -84,6 +84,7 @@ def test_every_byte_of_random_logs_comes_back(scripts: list[Any], rows: int, cel
         patch.setattr(replay.batch, "PAYLOADS", cells)
         path = write_history(storage)
     assert [raw for _, raw in history.reencode(storage, path)] == segments(storage)
+    assert len(list(history.pieces(storage, path))) == len(segments(storage))
     compare_with_scan(storage, path)
 
 

@@ -1,0 +1,93 @@
+"""What a history file says beside its cells is held against them, by whoever verifies deeply or from a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import journal
+from journal.errors import CorruptJournal
+from journal.storage.memory import MemoryStorage
+from replay import history, lossless, parquet
+from replay.compaction import compact
+from replay.scan import scan
+from replay.verify import verify
+
+sys.path.insert(0, str(Path(__file__).parent))
+from logs import fresh, record_everything, write_history
+
+PLACE = 0x5A4B3C2D
+"""A number whose bytes stand nowhere else in a footer."""
+
+
+@pytest.fixture
+def everything() -> MemoryStorage:
+    storage = fresh()
+    record_everything(storage)
+    return storage
+
+
+def changed(column: pa.Array, row: int) -> pa.Array:
+    """Another text in one row."""
+    texts = column.dictionary_decode().to_pylist() if isinstance(column, pa.DictionaryArray) else column.to_pylist()
+    texts[row] = f"{texts[row] or ''}x"
+    made = pa.array(texts, pa.string())
+    return made.dictionary_encode() if isinstance(column, pa.DictionaryArray) else made
+
+
+@pytest.mark.parametrize("name", ["run", "kind", "agent", "phase", "fields"])
+@pytest.mark.parametrize("row", [0, 7, -1])
+def test_a_column_for_queries_that_says_something_else_is_found(name: str, row: int, everything: MemoryStorage) -> None:
+    """Made by somebody who computes all checksums anew: the cells are untouched, and so is the chain."""
+    path = write_history(everything)
+    assert list(history.pieces(everything, path))
+    checked = parquet.open_checked(everything, path, 0, lossless.SCHEMA)
+    rows = checked.file.read().combine_chunks()
+    place = rows.column_names.index(name)
+    forged = changed(rows.column(place).combine_chunks(), row % rows.num_rows)
+    with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
+        writer.write(rows.set_column(place, lossless.SCHEMA.field(place), forged))
+        writer.close(checked.document)
+    assert list(history.reencode(everything, path))
+    with pytest.raises(CorruptJournal, match=f"its column '{name}' is not what its events give"):
+        list(history.pieces(everything, path))
+
+
+def forge_footer(storage: MemoryStorage, path: str, old: bytes, new: bytes) -> None:
+    """Replace bytes of the footer, and make the file's SHA-256 anew."""
+    data = storage.read(path)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    footer = data[start:]
+    assert old in footer
+    footer = footer.replace(old, new)
+    field: Any = parquet._field(footer)
+    begin, end = field.span(1)
+    zeroed = footer[:begin] + b"0" * (end - begin) + footer[end:]
+    digest = hashlib.sha256(data[:start] + zeroed).hexdigest().encode()
+    with storage.stream(path) as stream:
+        stream.write(data[:start] + footer[:begin] + digest + footer[end:])
+
+
+def test_statistics_that_lie_are_found() -> None:
+    """Replay does not unpack a column that statistics say holds one number; they are in no cell and in no chain."""
+    storage = fresh()
+    with journal.open("j", storage=storage) as log:
+        agent = log.agent("A")
+    compact(storage)
+    with journal.open("j", storage=storage) as log:
+        for step in range(3):
+            log.reward(agent, 0, step, 1.0, env_index=PLACE)
+        receipt = log.sync()
+    compact(storage)
+    path = history.all_spans(storage)[-1].path
+    assert verify(storage, deep=True).status == "clean"
+    forge_footer(storage, path, PLACE.to_bytes(4, "little"), (PLACE + 1).to_bytes(4, "little"))
+    assert {int(one) for batch in scan(storage, since=1) for one in batch.env_index} == {PLACE + 1}
+    for report in (verify(storage, deep=True), verify(storage, expect=(receipt.seq, receipt.chain))):
+        assert report.status == "corrupt"
+        assert [one.file for one in report.findings if "statistics" in one.reason] == [path]
