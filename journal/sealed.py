@@ -51,7 +51,7 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
     """The listed segments from the manifest's base on, in order, up to the first that is not sealed and all right."""
     base, ordinals = manifest.base, iter(manifest.segments)
     begins: Base | None = base
-    coming: deque[tuple[Base, Base, Future[Sealed | None]]] = deque()
+    coming: deque[tuple[Base, Future[Sealed | None]]] = deque()
     windows = [_Window() for _ in manifest.segments[:_SIDE_BY_SIDE]]
     with ThreadPoolExecutor(_SIDE_BY_SIDE, "verifying") as pool:
         while True:
@@ -59,13 +59,13 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
                 behind = base_after(storage, ordinal)
                 if behind is not None:
                     window = windows[ordinal % len(windows)]
-                    coming.append((begins, behind, submit(pool, _check, storage, manifest, ordinal, begins, window)))
+                    coming.append((begins, submit(pool, _check, storage, manifest, ordinal, begins, window)))
                 begins = behind
             if not coming:
                 return
-            begun, stated, future = coming.popleft()
+            begun, future = coming.popleft()
             found = future.result()
-            if found is None or begun != base or found.base != stated:
+            if found is None or begun != base:
                 return
             base = found.base
             yield found
@@ -193,7 +193,7 @@ class _Pass:
             return False
         stated = promise_at(cells, index)
         upto = stated.position - position
-        if not self._stated <= upto <= at:
+        if upto > at:
             return False
         if upto < self._hashed:
             self.too_late = True
