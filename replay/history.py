@@ -234,8 +234,11 @@ def open_history(storage: Storage, path: str, span: Span | None = None) -> tuple
         )
         if span is not None and (told.base.seq, told.end.seq - 1) != (span.first, span.last):
             raise ValueError(f"it holds the events {told.base.seq} to {told.end.seq - 1}, its name says otherwise")
-        if checked.file.metadata.num_rows != told.end.seq - told.base.seq or len(told.ordinals) != len(told.segments):
+        places = [told.base.seq, *(one.seq for one in told.segments), told.end.seq]
+        if checked.file.metadata.num_rows != places[-1] - places[0] or len(told.ordinals) != len(told.segments):
             raise ValueError("it does not hold what it says")
+        if places != sorted(places):
+            raise ValueError("its segments are not in order")
     return checked, told
 
 

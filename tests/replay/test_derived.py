@@ -19,7 +19,7 @@ from replay.scan import scan
 from replay.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parent))
-from logs import fresh, record_everything, write_history
+from logs import fresh, record, record_everything, write_history
 
 PLACE = 0x5A4B3C2D
 """A number whose bytes stand nowhere else in a footer."""
@@ -56,6 +56,22 @@ def test_a_column_for_queries_that_says_something_else_is_found(name: str, row: 
     assert list(history.reencode(everything, path))
     with pytest.raises(CorruptJournal, match=f"its column '{name}' is not what its events give"):
         list(history.pieces(everything, path))
+
+
+def test_segments_that_are_not_in_order_are_refused(everything: MemoryStorage) -> None:
+    """Found by the fuzzer, as a traceback: between them there were fewer events than none."""
+    record(everything, [("start", "PPO", "train", 0), ("reward", "PPO", "train", 0, 1.0), ("end", "PPO", "train", 0)])
+    path = write_history(everything)
+    checked = parquet.open_checked(everything, path, 0, lossless.SCHEMA)
+    rows, document = checked.file.read(), checked.document
+    assert len(document["segments"]) > 1
+    document["segments"][0]["seq"], document["segments"][1]["seq"] = document["segments"][1]["seq"], 0
+    with everything.stream(path) as stream, parquet.Writer(stream, lossless.SCHEMA) as writer:
+        writer.write(rows)
+        writer.close(document)
+    for read in (history.reencode, history.pieces):
+        with pytest.raises(CorruptJournal, match="not in order"):
+            list(read(everything, path))
 
 
 def forge_footer(storage: MemoryStorage, path: str, old: bytes, new: bytes) -> None:
