@@ -125,9 +125,10 @@ def test_a_history_file_that_is_kept_is_durable_with_its_directory_and_not_writt
     faulty.fail("rename", path="snapshots/*", kill=True)
     with pytest.raises(Killed):
         compact(faulty)
-    again = FaultyStorage(compacted.kill())
+    again, plain = FaultyStorage(compacted.kill()), whole_state(compacted)
     (kept,) = compact(again).history
     steps = changes(again)
+    assert whole_state(again) == plain and Manifest.read(again).base.seq == plain.events, "it was folded all the same"
     at = steps.index(("make_directory", "history"))
     assert steps[at + 1] == ("sync_directory", "history") and steps[at + 2] == ("make_directory", "snapshots")
     assert not [path for _, path in steps if path.startswith(kept)]
@@ -341,6 +342,28 @@ def test_each_history_file_ends_with_what_the_next_one_begins_with(
     assert [one.end for one in told] == places[1:]
 
 
+def test_killed_with_several_files_it_goes_on_where_it_was(
+    compacted: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there reaches up to the end of all of them, and all segments go."""
+    for _ in range(3):
+        record(compacted, EPISODE)
+    monkeypatch.setattr(intake, "BYTES_MAX", 1)
+    before = table(compacted)
+    faulty = FaultyStorage(compacted)
+    faulty.fail("rename", path="snapshots/*", kill=True)
+    with pytest.raises(Killed):
+        compact(faulty)
+    storage, seen = compacted.kill(), list[tuple[int, int]]()
+    total = 2 * sum(piece.size for piece in Walk(storage))
+    rehearsed = compact(storage, dry_run=True, progress=lambda done, total: seen.append((done, total)))
+    assert {of for _, of in seen} == {total}
+    done = compact(storage)
+    assert len(done.history) == 3
+    assert (done.segments, done.history, done.snapshot) == (rehearsed.segments, rehearsed.history, rehearsed.snapshot)
+    assert not storage.list("segments") and same_events(table(storage), before)
+
+
 def test_each_segment_is_checked_twice_and_compared_once_and_no_more(compacted: MemoryStorage) -> None:
     """Before anything is changed, and while it is written; the plan between needs no more than its header and seal."""
     for _ in range(3):
@@ -387,10 +410,12 @@ def test_a_log_that_changes_between_recovery_and_reading_is_not_compacted(
 
 def test_what_dropping_takes_away_is_rehearsed_and_counted_with_the_twin_that_stays(compacted: MemoryStorage) -> None:
     record(compacted, EPISODE)
-    assert compact(compacted, dry_run=True).dropped == NOTHING
+    plain = compact(compacted, dry_run=True)
+    assert plain.dropped == NOTHING
     rehearsed = compact(compacted, dry_run=True, drop_history=True)
     done = compact(compacted, drop_history=True)
     assert rehearsed.dropped == done.dropped, "also of the file that is yet to be made"
+    assert rehearsed.bytes_after < plain.bytes_after
     assert len(done.dropped.files) == 2
     last = Manifest.read(compacted).base.seq - 1
     there = sum(compacted.size(path) for path in (snapshot.path_of(last), snapshot.twin_of(last)))

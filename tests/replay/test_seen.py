@@ -156,6 +156,25 @@ def test_a_damaged_block_at_the_log_s_end_is_made_anew_by_compaction(trained: Me
     assert trained.read(places_of(trained).path) == before
 
 
+def test_a_block_that_the_disk_took_otherwise_is_noticed_before_segments_go(
+    trained: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new snapshot is read back with all its blocks."""
+    read, before = snapshot.read, [trained.read(f"segments/{name}") for name in trained.list("segments")]
+
+    def worn(storage: MemoryStorage, path: str, **how: bool) -> snapshot.Snapshot:
+        if path.endswith(".tmp"):
+            (block, *_) = read(storage, path).state.agents["PPO"].bars["r/train"].blocks()
+            assert isinstance(block.source, seen.Place)
+            flip(storage, path, (block.source.offset + 9) * 8)
+        return read(storage, path, **how)
+
+    monkeypatch.setattr(snapshot, "read", worn)
+    with pytest.raises(CorruptJournal, match="damaged"):
+        compaction.compact(trained)
+    assert [trained.read(f"segments/{name}") for name in trained.list("segments")] == before
+
+
 def places_of(storage: MemoryStorage) -> seen.Place:
     path = snapshot.path_of(snapshot.seqs(storage)[0])
     (block, *_) = snapshot.read(storage, path).state.agents["PPO"].bars["r/train"].blocks()
