@@ -219,17 +219,20 @@ def test_an_event_names_no_agent_that_has_no_number() -> None:
         assert log._append_cell(cell.CUSTOM, b"", agent=0) == 0, "and most name none"
 
 
-def test_what_has_no_payload_has_no_crc_of_one(storage: MemoryStorage) -> None:
+def test_what_is_not_said_is_zero(storage: MemoryStorage) -> None:
     """Zero is in the format, and what a reader of it may rely on."""
     with journal.open("m", storage=storage, sync="close") as log:
         agent = log.agent("A")
-        log._append_cell(cell.CUSTOM, b"", agent=agent)
-        log.episodes(STARTED, b"", agent, 0, PLACES)
-        log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES)
+        assert log._append_cell(cell.CUSTOM, b"") + 1 == log.next_seq
+        log.alike(STARTED, b"", agent, 0, PLACES)
+        log.alike(ENDED, payload_of(ENDED), agent, 0, PLACES)
     (piece,) = Walk(storage)
     heads = piece.cells[piece.heads]
-    assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all()
-    assert (heads["extent"] == 0).sum() >= 4
+    heads = heads[heads["kind"] < cell.MARK_FIRST][1:]
+    assert len(heads) == 7
+    assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all() and (heads["extent"] == 0).sum() == 4
+    assert not any(heads[name].any() for name in ("flags", "form", "step", "value"))
+    assert not any(heads[name][0] for name in ("agent", "env_index", "episode"))
 
 
 def interrupting(log: journal.Log, error: BaseException, *, done: bool) -> None:

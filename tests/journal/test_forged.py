@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -61,6 +62,26 @@ def test_a_receipt_that_is_right_where_it_stands_is_refused_whatever_it_promises
         log.sync()
         with pytest.raises(journal.EventRejected, match="forged"):
             log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=0, kind=kind)))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("door", ["rewards", "episodes"])
+def test_how_far_from_its_place_a_cell_is_believed_goes_by_where_the_payload_stands(door: str, more: int) -> None:
+    like, places = journal.EpisodeEnded(agent="-", episode=0, reason="terminated"), [(0, 0)]
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        log.episodes(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
+        for step in range(5):
+            log.reward(agent, 0, step, 1.0)
+        here, offset, seq = log.tail()
+        stated, place = log.promised.position + 1000, offset // CELL
+        raw = cell.pack_promise(
+            cell.RECEIPT, seq, 1, stated, seq, bytes(24), salt=here.header.salt, at=stated + place + more
+        )
+        refused = contextlib.nullcontext() if more else pytest.raises(journal.EventRejected, match="forged")
+        with refused:
+            log.rewards(agent, 0, 0, batch_of(raw)) if door == "rewards" else log.episodes(like, raw, agent, 0, places)
+        assert (log.next_seq == seq) == (not more)
 
 
 def test_of_several_events_each_place_is_looked_at() -> None:
