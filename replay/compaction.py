@@ -144,24 +144,29 @@ def _retire_snapshots(storage: Storage, manifest: Manifest, keep: int) -> None:
 def _rehearse(storage: Storage, manifest: Manifest, keep: int, drop_history: bool, progress: Progress) -> Compacted:
     """What would be done, with everything written to nowhere."""
     made: dict[Span, int] = {}
-    done = _rehearse_compaction(storage, manifest, keep, made, progress)
+    done, live, newest = _rehearse_compaction(storage, manifest, keep, made, progress)
     if not drop_history:
         return done
     dropped = would_drop(storage, manifest, made, progress)
-    return replace(done, dropped=dropped, bytes_after=done.bytes_after - dropped.bytes)
+    if not dropped.files:
+        return replace(done, dropped=dropped)
+    return replace(done, dropped=dropped, bytes_after=live + 2 * newest)  # Of the snapshots one, and its twin.
 
 
 def _rehearse_compaction(
     storage: Storage, manifest: Manifest, keep: int, made: dict[Span, int], progress: Progress
-) -> Compacted:
+) -> tuple[Compacted, int, int]:
+    """What compacting alone would do; and then the bytes of all segments, and those of the newest snapshot."""
     before = after = _size(storage)
+    live = _size(storage, segment.DIRECTORY)
     stretches = plan(manifest, walked(storage, manifest))
     end = stretches[-1].end if stretches else manifest.base
     _strays(storage, manifest, end)
     kept = max(1, keep)
     if not stretches and _up_to_date(storage, manifest):
         after -= sum(storage.size(snapshot.path_of(last)) for last in _retiring(storage, manifest, kept))
-        return Compacted(0, (), None, before, after)
+        path = snapshot.path_of(manifest.base.seq - 1)
+        return Compacted(0, (), None, before, after), live, storage.size(path) if manifest.base.seq else 0
     step = _steps(storage, manifest.base, end, progress)
     notes = _notes(storage, manifest)
     with Intake(storage, manifest) as log:
@@ -169,10 +174,12 @@ def _rehearse_compaction(
             size, sha256 = _write_history(storage, log, stretch, _Nowhere(), step)
             notes.append(HistoryNote(stretch.span.path, size, sha256))
             made[stretch.span] = size
-            after += size - sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
-    after += snapshot.write(_Nowhere(), log.state, log.place, notes)[0]
+            taken = sum(storage.size(segment.path_of(ordinal)) for ordinal in stretch.ordinals)
+            live, after = live - taken, after + size - taken
+    newest = snapshot.write(_Nowhere(), log.state, log.place, notes)[0]
+    after += newest
     after -= sum(storage.size(snapshot.path_of(last)) for last in _retiring(storage, manifest, kept - 1))
-    return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after)
+    return _compacted(stretches, snapshot.path_of(end.seq - 1), before, after), live, newest
 
 
 def _compacted(stretches: list[Stretch], made: str, before: int, after: int) -> Compacted:
@@ -366,8 +373,9 @@ def _steps(storage: Storage, base: Base, end: Base, progress: Progress) -> Calla
     return step
 
 
-def _size(storage: Storage) -> int:
-    directories = (segment.DIRECTORY, history.DIRECTORY, snapshot.DIRECTORY, TWINS)
+def _size(storage: Storage, *directories: str) -> int:
+    """Bytes of the files in these directories; in all that compaction changes, where none is named."""
+    directories = directories or (segment.DIRECTORY, history.DIRECTORY, snapshot.DIRECTORY, TWINS)
     paths = (f"{directory}/{name}" for directory in directories for name in storage.list(directory))
     return sum(storage.size(path) for path in paths if path != TWINS)
 

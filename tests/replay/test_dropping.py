@@ -104,9 +104,21 @@ def test_a_rehearsal_changes_nothing_and_knows_what_would_be(old: MemoryStorage)
     assert image(old) == before
     done = compact(old, drop_history=True)
     assert rehearsed.dropped == done.dropped
+    assert rehearsed.bytes_after == done.bytes_after, "one snapshot and its twin are left of all"
     again = image(old)
     assert compact(old, drop_history=True).dropped == dropping.NOTHING
     assert image(old) == again
+
+
+def test_a_rehearsal_knows_the_bytes_where_nothing_is_left_to_compact(old: MemoryStorage) -> None:
+    compact(old)
+    assert compact(old, drop_history=True, dry_run=True).bytes_after == compact(old, drop_history=True).bytes_after
+
+
+def test_a_rehearsal_of_a_journal_without_events_drops_nothing() -> None:
+    storage = fresh()
+    journal.open("j", storage=storage).close()
+    assert compact(storage, drop_history=True, dry_run=True).dropped == dropping.NOTHING
 
 
 def test_it_is_not_done_unless_asked_for(old: MemoryStorage) -> None:
