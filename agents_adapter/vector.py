@@ -246,6 +246,8 @@ class SubEnvironments:
             terminated, truncated = np.asarray(done, dtype=bool) & ~np.array(cut), np.asarray(done, dtype=bool) & cut
             if self._mode is None:
                 self._mode = "same step"
+                if self._moves is not None:
+                    raise EventRejected(f"{self._track.name}: {self._env!r:.60} steps before all of it was reset")
         else:
             raise not_a_step(self._env, result)
         real = as_values(rewards).astype(FLOAT64, copy=False)

@@ -88,10 +88,13 @@ def as_column(given: Any, count: int, what: str, largest: int = events.INTEGER_M
         if given > largest:
             raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
         return given
-    if isinstance(given, range) and given.step == 1 and len(given) == count:
-        if given.start < 0 or given.stop - 1 > largest:
-            raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
-        return given
+    if isinstance(given, range):
+        if given.step == 1 and given.stop - given.start == count:
+            if given.start < 0 or given.stop - 1 > largest:
+                raise EventRejected(f"{what} holds a number outside 0 … {largest:,}")
+            return given
+        if given[count : count + 1] or not given[count - 1 : count]:  # No array is made of one that is too long.
+            raise EventRejected(f"{what} is {given}: give {count} integers, or one")
     column = np.asarray(given)
     if column.ndim == 0 and column.dtype.kind in "iu":
         return as_column(int(column), count, what, largest)

@@ -15,6 +15,7 @@ import msgpack
 
 from journal import cell
 from journal.errors import EventRejected
+from journal.nesting import check_nesting
 
 Phase = Literal["train", "eval"]
 
@@ -285,7 +286,6 @@ _PAYLOAD_FIELDS: Final[dict[int, tuple[tuple[str, Any], ...]]] = {
     kind: tuple((field.name, field.default) for field in fields(event) if field.name not in _CELL_FIELDS)
     for kind, event in REGISTRY.items()
 }
-
 _READ_BACK: Final = frozenset({str, int, float, bool, bytes})
 """Types of which msgpack gives back what it was given; in lists and dicts there may be others."""
 
@@ -308,14 +308,16 @@ def payload_of(event: Event) -> bytes:
             content[name] = value
     if not content:
         return b""
-    payload = pack(content, type(event).__name__)
+    what = type(event).__name__
+    payload = pack(content, what)
     if all(type(value) in _READ_BACK for value in content.values()):
         return payload
+    check_nesting(content, what)
     try:
         unpack(payload)
+        return payload
     except ValueError as error:
-        raise EventRejected(f"{type(event).__name__} could not be read back: {error}; use text as keys") from error
-    return payload
+        raise EventRejected(f"{what} could not be read back: {error}; use text as keys") from error
 
 
 def pack(content: Any, what: str) -> bytes:
@@ -323,10 +325,8 @@ def pack(content: Any, what: str) -> bytes:
     try:
         payload = msgpack.packb(content, default=_plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EventRejected(
-            f"{what} cannot be recorded: {error}; give numbers, text, bytes, lists and dicts, "
-            "and put an object's state in a checkpoint"
-        ) from error
+        instead = "give numbers, text, bytes, lists and dicts, and put an object's state in a checkpoint"
+        raise EventRejected(f"{what} cannot be recorded: {error}; {instead}") from error
     if len(payload) > cell.PAYLOAD_MAX:
         raise EventRejected(
             f"{what} is {len(payload):,} bytes; an event holds at most {cell.PAYLOAD_MAX:,}: save it through the "

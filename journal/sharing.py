@@ -5,8 +5,8 @@ again before those who sleep there are awake, and would sync alone, each time.
 
 Nor does the thread that has just synced always begin the next sync at once: those whom it served are only waking, and
 where they come with a next event straight away they would miss it, so every second sync would be for one event. Where
-as many as were here were here again within about the time of a sync, it waits for them, and whoever comes last syncs
-for all. Threads that do more than that between their events, and a single one, never wait for others.
+as many as were here came again soon, it waits for them, and whoever comes last syncs for all. Soon is a quarter of a
+sync, for a longer wait would cost more than it saves, or what the interpreter takes to wake them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from journal.worker import wait
 
 _POLL: Final = 0.05
 """Seconds between two looks at a sync of another thread: an interrupt may swallow the wake-up."""
-_SOON: Final = 2
-"""Syncs. A company that took longer to gather is not waited for: what its threads do meanwhile would be held up."""
-_PATIENCE: Final = 4
-"""Syncs that one waits for company; who wakes before it is complete has to wait again, for the sync."""
+_SOON: Final = 0.25
+"""Syncs: a company that took longer to gather is not waited for."""
+_WAKING: Final = 100e-6
+"""Seconds that a thread of the company is given to wake and to come again, however short a sync is."""
+_PATIENCE: Final = 2
+"""Times as long as that one waits; who wakes before the company is complete has to wait again, for the sync."""
 
 
 class Sharing:
@@ -41,7 +43,7 @@ class Sharing:
         self.company = 1
         """How many threads the last sync found here, the one that made it among them."""
         self.took = 0.0
-        """Seconds of that sync."""
+        """Seconds of it."""
         self.ended = 0.0
         self.gathered = math.inf
         """Seconds from the end of a sync until as many were here again."""
@@ -57,6 +59,11 @@ class Sharing:
             told.put(None)
         return len(waiting)
 
+    @property
+    def soon(self) -> float:
+        """Seconds within which others are worth waiting for."""
+        return max(_SOON * self.took, _WAKING * self.company)
+
     def served(self, began: float) -> None:
         """The same, by the thread whose turn it was and whose sync began then (`time.perf_counter`)."""
         self.company = 1 + self.tell()
@@ -70,6 +77,7 @@ class Turn:
     def __init__(self, sharing: Sharing) -> None:
         self._sharing = sharing
         self._told: SimpleQueue[None] = SimpleQueue()
+        self._came = False
 
     def mine(self) -> bool:
         """Is it for this thread to sync? False after a wait: look whether another one did, then ask again."""
@@ -81,7 +89,7 @@ class Turn:
             return False
         if self._others_come():
             self._come()
-            wait(self._told, min(_PATIENCE * sharing.took, _POLL))  # A disk that stood still would make it long.
+            wait(self._told, min(_PATIENCE * sharing.soon, _POLL))  # A disk that stood still would make it long.
             if self._told in sharing.waiting and not sharing.mutex.locked():
                 sharing.gathered = math.inf  # In vain.
             return False
@@ -91,7 +99,7 @@ class Turn:
 
     def _others_come(self) -> bool:
         sharing = self._sharing
-        return 1 + len(sharing.waiting) < sharing.company and sharing.gathered <= _SOON * sharing.took
+        return 1 + len(sharing.waiting) < sharing.company and sharing.gathered <= sharing.soon
 
     def _come(self) -> None:
         if self._told not in self._sharing.waiting:
@@ -104,6 +112,8 @@ class Turn:
             self._sharing.waiting.remove(self._told)
 
     def _count(self) -> None:
+        """Note when the company is complete again; who comes a second time with the same event, unserved, was here."""
         sharing = self._sharing
-        if 1 + len(sharing.waiting) == sharing.company:
+        if not self._came and 1 + len(sharing.waiting) == sharing.company > 1:
             sharing.gathered = time.perf_counter() - sharing.ended
+        self._came = True

@@ -103,14 +103,14 @@ def spans(storage: Storage, manifest: Manifest, since: int = 0) -> list[Span]:
 
 
 def describe(storage: Storage, path: str) -> Description:
-    """Check the whole file, and return what it says of itself. Raises as `read` does."""
+    """Check the whole file, and return what it says of itself. Raises as `open_history` does."""
     return open_history(storage, path)[1]
 
 
 def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes]]:
     """The original segments, in order: (header, the file's bytes from the header cell to the seal).
 
-    Raises as `read` does. Memory: a segment and a row group.
+    Raises as `open_history` does. Memory: a segment and a row group.
     """
     parts: list[bytes | memoryview] = []
     for header, part, last in stretches(storage, path):
@@ -124,7 +124,7 @@ def reencode(storage: Storage, path: str) -> Iterator[tuple[segment.Header, byte
 def stretches(storage: Storage, path: str) -> Iterator[tuple[segment.Header, bytes | memoryview, bool]]:
     """The same in pieces of at most a row group: (header, the bytes that come next, are they the segment's last).
 
-    Raises as `read` does. Memory: a row group and its cells, the next one, and the file.
+    Raises as `open_history` does. Memory: a row group and its cells, the next one, and the file.
     """
     checked, told = open_history(storage, path)
     file, rows = checked.file, None
@@ -171,6 +171,7 @@ def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[
         for piece in walk:
             derived.take(piece)
             yield piece
+        derived.end(told.end.context.names)
     except CorruptJournal as error:
         if error.path == path:
             raise
@@ -182,7 +183,7 @@ def pieces(storage: Storage, path: str, chain: bytes | None = None) -> Iterator[
 
 
 def chain(storage: Storage, path: str, start: bytes) -> Iterator[Promise]:
-    """Every promise in the file, each one checked; `start` is the chain before it. Raises as `read` does.
+    """Every promise in the file, each one checked; `start` is the chain before it. Raises as `open_history` does.
 
     The chain behind it is `describe(storage, path).end.chain`, which is checked too when the iterator ends.
     """

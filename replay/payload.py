@@ -58,6 +58,7 @@ def agent_of(payload: dict[str, Any], seen: Callable[[Any], SeenList]) -> Agent:
             "trends": _trends(payload.get("trends")),
             "superseded": _trends(payload.get("superseded")),
             "bars": {key: seen(one) for key, one in payload["bars"].items()},
+            "runs": [*dict.fromkeys(payload["runs"])],  # Raises where they are nothing that could be a name.
         }
     )
 

@@ -44,7 +44,7 @@ def events(
     `since` and `until` are seqs or times. A time stands for the first event (`until`: from `since` on) that is not
     earlier, so a clock that went back does not matter; naive ones are local. Raises `ValueError` for a column or kind
     that does not exist, else as `replay.load` does, at the first damage of what is read; warns where events were
-    dropped. Memory: a segment, or a row group.
+    dropped. Memory: two segments, or two files of history and a row group.
     """
     from replay import table  # It needs pyarrow, which `import replay` does not.
     from replay.selection import Selection

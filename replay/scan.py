@@ -34,8 +34,7 @@ def scan(
     """Batches of the events with since ≤ seq < until (to the end, if None).
 
     `columns`: only these are asked of a batch, so that the others need not be unpacked from history. Memory: two
-    segments (one is looked at, one read ahead), or three row groups of history and two
-    files of it.
+    segments (one is looked at, one read ahead), or three row groups of history and two files of it.
 
     Raises `CorruptJournal` at the first damage of what was promised (everything before it has been yielded),
     `HistoryDropped`, `NotAJournal`, `UnsupportedFormat`, `JournalFailed`.

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from journal import cell, events
+from journal.nesting import NESTED_MAX, deeper
 from replay.arrow import coded, numbers, sparse
 from replay.batch import Batch
 from replay.totals import PHASES
@@ -94,9 +95,14 @@ def kinds(kind: NDArray[np.uint16]) -> pa.DictionaryArray:
 
 
 def as_json(payload: bytes) -> str:
-    """A payload as JSON text, on one line; as hexadecimal where it is no msgpack (of a kind that is not known)."""
+    """A payload as JSON text, on one line; as hexadecimal where it is no msgpack (of a kind that is not known).
+
+    Or where it nests deeper than an event may: how deep Python itself follows depends on who calls.
+    """
     try:
         content = events.unpack(payload)
+        if deeper(content, NESTED_MAX):
+            return json.dumps(payload.hex())
         try:
             return json.dumps(content, default=_plain, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError):

@@ -84,9 +84,9 @@ def verify(
     """Check the journal in `place`; beside a writer, what it has promised so far.
 
     `expect` is (seq, chain) of a receipt that was noted: unless exactly that was promised, and nothing before it was
-    changed, cut or rolled back since, there is a finding. Memory: three segments. Damage is in the report; raises
-    `NotAJournal`, `UnsupportedFormat`, `JournalFailed` where a read fails, and `HistoryDropped` where `expect` lies in
-    what was dropped.
+    changed, cut or rolled back since, there is a finding; history and snapshots are looked at as by `deep`. Memory:
+    three segments. Damage is in the report; raises `NotAJournal`, `UnsupportedFormat`, `JournalFailed` where a read
+    fails, and `HistoryDropped` where `expect` lies in what was dropped.
     """
     storage = storage_of(place)
     passes = 0
@@ -140,7 +140,8 @@ class _Verification:
         self._done = self._total = 0
 
     def run(self) -> Report:
-        contents = Contents(self._storage, self._manifest, live=self._live) if self._deep else None
+        whole = self._deep or self._expect is not None  # What was changed before a receipt may be in a snapshot alone.
+        contents = Contents(self._storage, self._manifest, live=self._live) if whole else None
         walk: Walk | None = None
         genesis = chain.genesis(self._manifest.journal_id)
         start: bytes | None = genesis
@@ -167,7 +168,7 @@ class _Verification:
                     contents.take(piece, self._found)
         except CorruptJournal as error:
             self._found(error)
-        if contents is not None:
+        if contents is not None and self._deep:
             contents.finish(self._found)
         promise = Promise(begins.position, begins.seq, begins.chain) if walk is None else walk.promise
         if sealing is not None and promise.position == begins.position:

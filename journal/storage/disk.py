@@ -93,11 +93,13 @@ class DiskFile:
 
 
 def _deleted(fd: int) -> bool:
-    """Has the open file lost its name?"""
+    """Has the open file lost its name? Where the link says no, that is enough; what it says else may be older news."""
     try:
-        return os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)")
+        if not os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)"):
+            return False
     except OSError:  # No Linux, or no /proc.
-        return os.fstat(fd).st_nlink == 0
+        pass
+    return os.fstat(fd).st_nlink == 0
 
 
 class _SyncedStream(io.BufferedWriter):

@@ -132,6 +132,13 @@ def test_who_was_never_reset_is_not_stepped_where_the_first_reset_left_it_out(tr
     assert [row[:2] for row in rows(track)] == [[0, 2], [0, 2], [1, 3], [2, 4]]
 
 
+def test_where_a_first_step_tells_that_steps_reset_all_of_it_was_to_be_reset(track: Track) -> None:
+    env = track.wrap(Clocks(3, None, 4))
+    env.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(EventRejected, match="steps before all of it was reset"):
+        env.step(np.zeros(3))
+
+
 def test_a_step_before_any_reset_is_refused_before_the_environment_moves(track: Track) -> None:
     inner = Clocks()
     with pytest.raises(EventRejected, match=r"reset\(\) first"):

@@ -124,6 +124,19 @@ def test_a_range_is_taken_as_it_is_and_within_the_same_bounds() -> None:
         batch.as_column(steps, 21, "x")
 
 
+@pytest.mark.parametrize(
+    "steps", [range(2**70), range(10**12), range(19), range(0, 10**12, 2), range(20, 0, 1), range(0)]
+)
+def test_a_range_of_another_length_is_refused_and_no_array_made_of_it(steps: range) -> None:
+    with pytest.raises(journal.EventRejected, match=r"x is range.*: give 20 integers, or one"):
+        batch.as_column(steps, 20, "x")
+
+
+def test_a_range_with_steps_is_a_column_like_any_other() -> None:
+    assert batch.as_column(range(40, 0, -2), 20, "x").tolist() == list(range(40, 0, -2))  # type: ignore[union-attr]
+    assert batch.as_column(range(7, 27), 20, "x") == range(7, 27)
+
+
 def test_a_batch_keeps_what_its_array_held_when_it_was_recorded() -> None:
     """Loops use their arrays again; a payload must not change between its checksum and its write."""
     values = np.arange(3, dtype=np.float64)

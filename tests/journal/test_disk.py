@@ -145,8 +145,11 @@ def test_where_no_map_is_to_be_had_segments_are_written_by_pwrite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process may have so many maps and no more, and only so much address space."""
+    plain = mmap.mmap
 
-    def refused(fd: int, size: int) -> mmap.mmap:
+    def refused(fd: int, size: int, **options: int) -> mmap.mmap:
+        if fd == -1:  # Memory without a file, which reading asks for.
+            return plain(fd, size, **options)
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(mmap, "mmap", refused)
@@ -168,8 +171,19 @@ def test_looking_after_a_file_before_its_sync_does_not_ask_for_its_times(
             patch.setattr(os, name, lambda *_, **__: pytest.fail("it asks"))
         assert file.check(10) is None
         assert "10 bytes instead of 11" in str(file.check(11))
-        (tmp_path / "a").unlink()
-        assert "deleted" in str(file.check(10))
+    (tmp_path / "a").unlink()
+    assert "deleted" in str(file.check(10))
+    file.close()
+
+
+def test_a_file_that_has_another_name_left_is_not_deleted(tmp_path: Path) -> None:
+    """Also where the kernel has only forgotten the one that it was opened by, as network file systems and FUSE do."""
+    file = disk.DiskStorage(tmp_path).create("a", 10)
+    os.link(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "a").unlink()
+    assert file.check(10) is None
+    (tmp_path / "b").unlink()
+    assert "deleted" in str(file.check(10))
     file.close()
 
 
