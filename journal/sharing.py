@@ -108,8 +108,9 @@ class Turn:
 
     def _leave(self) -> None:
         """Who syncs is in no company with itself."""
-        with contextlib.suppress(ValueError):  # It never waited, or somebody has told it.
-            self._sharing.waiting.remove(self._told)
+        if self._told in self._sharing.waiting:  # Else it never waited, or was told.
+            with contextlib.suppress(ValueError):  # Somebody tells it just now.
+                self._sharing.waiting.remove(self._told)
 
     def _count(self) -> None:
         """Note when the company is complete again; who comes a second time with the same event, unserved, was here."""

@@ -148,8 +148,6 @@ def _rehearse(storage: Storage, manifest: Manifest, keep: int, drop_history: boo
     if not drop_history:
         return done
     dropped = would_drop(storage, manifest, made, progress)
-    if not dropped.files:
-        return replace(done, dropped=dropped)
     return replace(done, dropped=dropped, bytes_after=live + 2 * newest)  # Of the snapshots one, and its twin.
 
 

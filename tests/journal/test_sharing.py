@@ -63,6 +63,7 @@ def test_a_single_thread_syncs_each_time_and_at_once(now: list[float], monkeypat
         assert alone.turn().mine()
         alone.served(now[0] - 1.0)
         assert alone.company == 1 and alone.waiting == []
+        assert alone.gathered == math.inf, "one is no company, whoever comes later"
 
 
 def test_who_comes_first_waits_and_who_comes_last_syncs_for_all(

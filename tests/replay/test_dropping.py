@@ -118,7 +118,13 @@ def test_a_rehearsal_knows_the_bytes_where_nothing_is_left_to_compact(old: Memor
 def test_a_rehearsal_of_a_journal_without_events_drops_nothing() -> None:
     storage = fresh()
     journal.open("j", storage=storage).close()
-    assert compact(storage, drop_history=True, dry_run=True).dropped == dropping.NOTHING
+    rehearsed = compact(storage, drop_history=True, dry_run=True)
+    assert rehearsed.dropped == dropping.NOTHING and rehearsed.bytes_after == rehearsed.bytes_before
+
+
+def test_a_rehearsal_where_all_was_dropped_before_says_that_nothing_changes(dropped: MemoryStorage) -> None:
+    rehearsed = compact(dropped, drop_history=True, dry_run=True)
+    assert rehearsed.dropped == dropping.NOTHING and rehearsed.bytes_after == rehearsed.bytes_before
 
 
 def test_it_is_not_done_unless_asked_for(old: MemoryStorage) -> None:
