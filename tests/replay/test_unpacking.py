@@ -14,24 +14,24 @@ from journal import arrays, batch, cell
 from replay import unpacking
 from replay.batch import COLUMNS
 
-column = st.one_of(
-    st.integers(0, 2**31),  # one for all
-    st.lists(st.integers(0, 2**31), min_size=3, max_size=3),
-    st.integers(0, 2**31).map(lambda first: [first, first + 1, first + 2]),
-    st.integers(0, 2**31).map(lambda first: [first, first + 1]),
-    st.lists(st.integers(0, 2**31), min_size=2, max_size=2),
-)
+number = st.integers(0, 2**31)
+
+
+def columns(count: int) -> st.SearchStrategy[int | list[int]]:
+    """One number for all, any numbers, or consecutive ones."""
+    following = number.map(lambda first: list(range(first, first + count)))
+    return st.one_of(number, st.lists(number, min_size=count, max_size=count), following)
+
+
 rewards = st.floats(width=64, allow_nan=True)
 
 
 @st.composite
 def packed(draw: st.DrawFn) -> batch.Packed:
     count = draw(st.integers(2, 3))
-    columns = [
-        draw(column.filter(lambda one: isinstance(one, int) or len(one) == count)) for _ in ("episode", "step", "env")
-    ]
+    drawn = [draw(columns(count)) for _ in ("episode", "step", "env")]
     values = np.array(draw(st.lists(rewards, min_size=count, max_size=count)))
-    return batch.pack(*(one if isinstance(one, int) else np.array(one, dtype=np.uint64) for one in columns), values)
+    return batch.pack(*(one if isinstance(one, int) else np.array(one, dtype=np.uint64) for one in drawn), values)
 
 
 def cells_of(batches: list[batch.Packed]) -> bytes:
