@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import agents_adapter
@@ -206,8 +207,8 @@ def check(place: Path, promised: int) -> int:
     report = replay.verify(place / "x")
     assert report.status != "corrupt" and report.events >= promised, report
     for batch in replay.events(place / "x"):
-        ours = batch.filter(pa.compute.equal(batch["agent"].cast(pa.string()), "a"))
-        ours = ours.filter(pa.compute.equal(ours["kind"].cast(pa.string()), "Rewarded"))
+        ours = batch.filter(pc.equal(batch["agent"].cast(pa.string()), "a"))
+        ours = ours.filter(pc.equal(ours["kind"].cast(pa.string()), "Rewarded"))
         assert (ours["value"].to_numpy() == ours["seq"].to_numpy() * 0.5).all()
     return report.events
 
@@ -428,7 +429,12 @@ def test_a_reflink_copy_of_the_live_segment_and_a_full_disk_kill_nobody(tmp_path
         with process:
             assert process.stdin is not None and process.stdout is not None and process.stderr is not None
             promised = int(process.stdout.readline())
-            for path in sorted((disk.place / "x" / "segments").iterdir()):
+            segments = disk.place / "x" / "segments"
+            deadline = time.monotonic() + 60
+            while not (segments / "00000001.seg").exists():  # The spare, which gets its name when it is ready.
+                assert time.monotonic() < deadline, sorted(segments.iterdir())
+                time.sleep(0.01)
+            for path in sorted(segments.iterdir()):
                 shared = disk.place / f"copy-of-{path.name}"
                 subprocess.run(["cp", "--reflink=always", path, shared], check=True)
             disk.fill(0)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import journal
@@ -242,10 +243,10 @@ def contents(directory: Path) -> int:
         seq = batch["seq"].to_numpy()
         assert (seq == np.arange(following, following + len(seq))).all()
         following += len(seq)
-        rewarded = batch.filter(pa.compute.equal(batch["kind"].cast(pa.string()), "Rewarded"))
+        rewarded = batch.filter(pc.equal(batch["kind"].cast(pa.string()), "Rewarded"))
         own = rewarded["seq"].to_numpy()
         assert (rewarded["episode"].to_numpy() == own).all() and (rewarded["value"].to_numpy() == own * 0.5).all()
-        custom = batch.filter(pa.compute.equal(batch["kind"].cast(pa.string()), "Custom"))
+        custom = batch.filter(pc.equal(batch["kind"].cast(pa.string()), "Custom"))
         for own_seq, fields in zip(custom["seq"].to_pylist(), custom["fields"].to_pylist(), strict=True):
             said, text = json.loads(fields)["data"]
             assert said == own_seq and not text.strip("x")
