@@ -21,6 +21,8 @@ import pytest
 # What several campaigns share lies beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from small_disk import disk, few_names  # noqa: F401 (fixtures)
+
 _REPORTS: list[dict[str, Any]] = []
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_full_disk import PAGE, Disk, disk  # noqa: F401 (a fixture)
+from small_disk import PAGE, Disk
 
 import journal
 from agents_adapter import atomic_json, atomic_parquet, atomic_write
@@ -107,7 +107,7 @@ def digest(place: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("left", [0, PAGE, 20 * PAGE, 110 * PAGE])
-def test_on_a_full_disk_the_old_files_are_byte_equal(disk: Disk, left: int) -> None:  # noqa: F811
+def test_on_a_full_disk_the_old_files_are_byte_equal(disk: Disk, left: int) -> None:
     """From no space at all to space for the file and not for its backup."""
     place = disk.place / "own"
 
