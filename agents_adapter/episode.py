@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from journal.cell import EVAL
 from journal.errors import EventRejected
-from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, as_reward, pack, payload_of
+from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, pack, payload_of
+from journal.rewarding import Steps
 from replay.seen import SeenBars
 
 if TYPE_CHECKING:
@@ -17,28 +18,21 @@ if TYPE_CHECKING:
     from agents_adapter.track import Track
 
 
-class Episode:
+class Episode(Steps):
     """One episode of one agent in one environment. Made by `track.episodes`, `track.evaluate` and `track.wrap`."""
 
     __slots__ = (
-        "_agent",
         "_bars_told",
-        "_flags",
-        "_record",
         "_track",
         "bars",
         "ended",
         "entry",
-        "env_index",
         "heard",
         "index",
-        "number",
         "phase",
         "position",
-        "reward",
         "seed",
         "shown",
-        "steps",
     )
 
     def __init__(
@@ -54,22 +48,15 @@ class Episode:
         seed: int | None = None,
     ) -> None:
         """Nothing is recorded yet; `position` is the number of the entry among all that the run has planned."""
+        super().__init__(track.recorder.reward, track.number, number, env_index, EVAL if phase == "eval" else 0)
         self._track = track
-        self._agent = track.number
-        self._flags = EVAL if phase == "eval" else 0
         self._bars_told = entry is None
         self.phase: Phase = phase
-        self.env_index = env_index
-        self.number = number
-        """Counts the agent's episodes in this phase, over its whole life."""
         self.index = index
         """Place in the plan that is walked; None without a plan."""
         self.entry = entry
         self.position = position
         self.seed = seed if entry is None else entry.seed
-        self.steps = 0
-        self.reward = 0.0
-        """Sum of the rewards so far, left to right; NaN and infinite ones are recorded and not added."""
         self.bars: list[SeenBars] = []
         """What it was recorded to have seen."""
         self.ended = False
@@ -77,11 +64,11 @@ class Episode:
         """Asked at the end for the bars to observe, where an environment chose them."""
         self.heard: Callable[[float], object] | None = None
         """Who listens."""
-        self._record = track.recorder.reward
 
     def begin(self) -> None:
         """Record EpisodeStarted."""
         begin((self,))
+        self._straight(self._track.recorder.straight)
 
     @property
     def start(self) -> int:
@@ -108,22 +95,6 @@ class Episode:
         """The plan's parameters of this episode; empty where it has none."""
         return dict(self.entry.params or {}) if self.entry is not None else {}
 
-    def step(self, reward: float, terminated: bool = False, truncated: bool = False) -> None:
-        """Record one step's reward; it survives the process when this returns. Ends the episode where told so.
-
-        Which rewards are taken: `journal.events.as_reward`. Raises `EventRejected` (also after the episode's end),
-        `JournalClosed` (after the run's), `JournalFailed`; then nothing was recorded.
-        """
-        if type(reward) is not float:
-            reward = as_reward(reward)
-        goes_on = not (terminated or truncated)  # Asked before anything is recorded: it may be no truth.
-        self._record(self._agent, self.number, self.steps, reward, self.env_index, self._flags)
-        self.steps += 1
-        if reward - reward == 0.0:
-            self.reward += reward
-        if not goes_on:
-            self.end("terminated" if terminated else "truncated")
-
     def listen(self, heard: Callable[[float], object]) -> None:
         """Tell `heard` each reward from now on, once it is recorded."""
         record, self.heard = self._record, heard
@@ -133,6 +104,7 @@ class Episode:
             heard(reward)
 
         self._record = tell
+        self._straight(None)
 
     def observe(self, bars: Bars, start: int | None = None) -> None:
         """Record that the environment showed exactly these bars, by their content.
@@ -227,6 +199,7 @@ def _over(episodes: Sequence[Episode]) -> None:
     track = episodes[0]._track
     for one in episodes:
         one.ended = True
+        one._straight(None)
         one._record = track.refuse  # Not a method of its own: with that it would wait for the garbage collector.
     track.ended(episodes)
 

@@ -28,7 +28,9 @@ class Recorder:
         self.reward: Callable[[int, int, int, float, int, int], object] = (
             self._forgiving_reward if self._forgiving else log.reward
         )
-        """(agent's number, episode, step, value, env_index, flags), as `Log.reward`: bound once, called each step."""
+        """(agent's number, episode, step, value, env_index, flags), as `Log.reward`."""
+        self.straight = None if self._forgiving else log
+        """The log, where an episode's steps may go straight into it: a failure is theirs to raise."""
 
     def append(self, event: journal.Event) -> int:
         """Append one event; its seq, or -1 where nothing is recorded any more."""

@@ -39,12 +39,16 @@ BATCH: Final = Struct("<HHQqBBHIIIQQQ")
 """The same of a batch, which has the number of its rewards in the place of the value."""
 REWARD: Final = Struct("<IQqxB6xIIQQd")
 """The same of a reward, which has no payload: kind with extent 0, and zeros for pad, form and payload crc."""
+STEP: Final = Struct("<IQq24sQd")
+"""The same, of which `COMMON` is packed already."""
+COMMON: Final = Struct("<xB6xIIQ")
+"""What the rewards of one episode have in common: flags, agent, env_index, episode."""
 PROMISE: Final = Struct("<HHQqQQ24s")
 """The same 60 bytes of a receipt or a seal: kind, extent, seq, time_ns, position, events, chain."""
 PUBLISH: Final = Struct("<I60s")
 """crc and body, stored by one call: the only way a cell enters the log."""
 
-assert BODY.size == BATCH.size == REWARD.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
+assert BODY.size == BATCH.size == REWARD.size == STEP.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
 
 # Events. Numbers are part of the format: never reused, never changed.
 NAME_GIVEN: Final = 1

@@ -70,6 +70,7 @@ class Tail:
         "_put",
         "_salt",
         "_seq",
+        "_shift",
         "_turn",
         "time_ns",
     )
@@ -77,6 +78,8 @@ class Tail:
     _limit: int
     """Byte offset where the fast path ends: 0 where it is shut, as the lock is held, or for good."""
     _offset: int
+    _shift: int
+    """Position less seq, of the next event: as long as rewards alone follow, each moves both by one."""
     _buffer: Any
     _put: Callable[[Any, int, int, bytes], None]
 
@@ -148,6 +151,7 @@ class Tail:
 
     def _allow(self) -> None:
         """Open the fast path, unless the log is closed or has failed (asked last, so that no failure is missed)."""
+        self._shift = self._base + (self._offset >> 6) - self._seq
         self._limit = self._way
         if self._closed or self._failure is not None:
             self._limit = 0
@@ -234,7 +238,7 @@ class Tail:
         self._put = segment.put
         self._salt = segment.header.salt
         self._base = (segment.position & 0xFFFFFFFF) - 1
-        # The fast path takes `_base + (offset >> 6)` for a position's low 32 bits; in nearly all segments it is.
+        # The fast path takes `_base` and the cell's index for a position's low 32 bits; in nearly all segments it is.
         straddles = self._base + segment.header.size // CELL > 0xFFFFFFFF
         self._way = segment.limit if EXCHANGES and not straddles else 0
         self._offset = offset

@@ -1,8 +1,8 @@
 """The writer: `append` packs a cell straight into the mapped segment, with no system call.
 
-So the event is in the kernel's page cache, and survives the death of the process, when `append` returns. A reward is
-appended here, all else in `journal.appending`. Where a cell goes, and what an interrupt may leave there, is told in
-`journal.tail`; how it comes to survive a power cut, in `journal.commit`.
+So the event is in the kernel's page cache, and survives the death of the process, when `append` returns. How a cell
+comes to stand there: `journal.rewarding` for a reward, `journal.appending` for all else. Where it goes, and what an
+interrupt may leave there, is told in `journal.tail`; how it comes to survive a power cut, in `journal.commit`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from journal import cell, events
-from journal.appending import Appending, unknown_agent
 from journal.commit import Commit, Receipt
-from journal.crc import crc32c
 from journal.errors import EventRejected, JournalError
 from journal.events import Event
 from journal.live import LiveSegment, Spares, failure
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
+from journal.rewarding import Rewarding
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock
@@ -35,12 +34,11 @@ if TYPE_CHECKING:
 
 Sync = Literal["group", "always", "close"]
 LOCK_PATH = "writer.lock"
-_REWARDED = cell.REWARDED
 
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
 
 
-class Log(Appending):
+class Log(Rewarding):
     """An open journal, for writing. Made by `journal.open`; a context manager, that closes.
 
     Thread-safe. After a failed write or sync every call raises `JournalFailed`: open the journal again to recover.
@@ -92,43 +90,6 @@ class Log(Appending):
         _OPENED.add(self)
 
     # -- appending ---------------------------------------------------------------------------------------------------
-
-    def reward(self, agent: int, episode: int, step: int, value: float, env_index: int = 0, flags: int = 0) -> int:
-        """Record one reward: one cell. Returns its seq; the event survives the process from then on.
-
-        `agent` is the number that `agent()` gave; `flags` is 1 in the eval phase. Which values are taken is told at
-        `journal.events.as_reward`. Raises `EventRejected`, `JournalClosed`, `JournalFailed`, `DiskFull`; then nothing
-        was recorded.
-        """
-        if type(value) is not float:
-            value = events.as_reward(value)
-        turn = self._turn
-        taken, turn.taken = turn.taken, True
-        if taken:
-            return self._append_cell(cell.REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
-        offset, seq = self._offset, self._seq
-        if offset >= self._limit:
-            turn.taken = False
-            return self._append_cell(cell.REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
-        try:
-            if not 0 < agent <= self._names:
-                raise EventRejected(unknown_agent(agent))
-            # By local names: CPython is slow to call as a method what is a built-in function in an instance.
-            time_ns, put = self.time_ns, self._put
-            body = _pack_reward(_REWARDED, seq, time_ns(), flags, agent, env_index, episode, step, value)
-            put(self._buffer, offset, crc32c(body, self._salt) ^ self._base + (offset >> 6), body)
-            self._offset = offset + 64
-            self._seq = seq + 1
-        except BaseException as error:
-            self._interrupted, self._limit = (offset, seq, 1, cell.CELL, ()), 0
-            turn.taken = False
-            self.tail()
-            self._explain(error)
-            raise
-        turn.taken = False
-        if self._always:
-            self._reach(seq)
-        return seq
 
     def rewards(self, agent: int, episodes: Any, steps: Any, values: Any, env_indices: Any = 0, flags: int = 0) -> int:
         """Record n rewards in one batch: arrays of shape (n,), or scalars that hold for all; `values` decides n.
@@ -332,9 +293,6 @@ class Log(Appending):
         except JournalError:
             if error is None:
                 raise
-
-
-_pack_reward: Callable[..., bytes] = cell.REWARD.pack
 
 
 def _close_all() -> None:

@@ -18,6 +18,7 @@ from types import FrameType
 
 import journal
 from journal import cell, segment
+from journal.rewarding import Steps
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
@@ -86,8 +87,17 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
 
 
 def rewards(log: journal.Log, agent: int, first: int, known: dict[int, int]) -> None:
+    """Twenty, by `Log.reward` or as steps of an episode."""
+    if rng.random() < 0.5:
+        for mark in range(first, first + 20):
+            known[log.reward(agent, 0, mark, 1.0)] = mark
+        return
+    steps = Steps(log.reward, agent, 0, 0, 0)
+    steps._straight(log)
     for mark in range(first, first + 20):
-        known[log.reward(agent, 0, mark, 1.0)] = mark
+        steps.steps = mark
+        steps.step(1.0)
+        known[log.next_seq - 1] = mark
 
 
 def seen(storage: Storage) -> dict[int, int]:

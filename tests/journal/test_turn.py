@@ -15,6 +15,7 @@ import pytest
 
 import journal
 from journal.manifest import Base, Manifest
+from journal.rewarding import Steps
 from journal.storage.memory import MemoryStorage
 from journal.turn import EXCHANGES, Turn
 from journal.walk import Walk
@@ -29,12 +30,13 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_nothing_can_come_between_finding_the_turn_free_and_taking_it() -> None:
+@pytest.mark.parametrize("fast", [journal.Log.reward, Steps.step])
+def test_nothing_can_come_between_finding_the_turn_free_and_taking_it(fast: Any) -> None:
     """What CPython compiles the exchange to: neither a call nor a jump, where it would look for signals and threads."""
-    source = Path(journal.Log.reward.__code__.co_filename).read_text().splitlines()
-    at = next(n for n, line in enumerate(source, 1) if "taken, turn.taken = turn.taken, True" in line)
-    code = journal.Log.reward.__code__
-    line_of = [(start, end) for start, end, line in code.co_lines() if line == at]
+    code = fast.__code__
+    source = Path(code.co_filename).read_text().splitlines()
+    lines = {n for n, line in enumerate(source, 1) if "taken, turn.taken = turn.taken, True" in line}
+    line_of = [(start, end) for start, end, line in code.co_lines() if line in lines]
     exchange = [one for one in dis.get_instructions(code) if any(a <= one.offset < b for a, b in line_of)]
     plain = ("LOAD_FAST", "LOAD_ATTR", "LOAD_CONST", "STORE_FAST", "STORE_ATTR", "SWAP", "COPY", "ROT_", "NOP", "CACHE")
     assert exchange and all(one.opname.startswith(plain) for one in exchange), [one.opname for one in exchange]

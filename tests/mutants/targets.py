@@ -39,6 +39,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_appending.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
         *("tests/journal/test_turn.py", *_WRITING, *_LOG),
     ),
+    "journal.rewarding": (
+        *("tests/journal/test_rewarding.py", "tests/journal/test_turn.py", "tests/journal/test_writer.py"),
+        *("tests/journal/test_failures.py", "tests/journal/test_promise_interrupts.py", "tests/journal/test_cells.py"),
+    ),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/golden/test_golden.py", *_LOG),
