@@ -24,18 +24,30 @@ def genesis(journal_id: bytes) -> bytes:
     return blake3(b"training-journal 1" + journal_id).digest(length=CHAIN_LENGTH)
 
 
+_SHORT: Final = 256 << 10
+"""Bytes: less than that is copied behind its chain. BLAKE3 hashes many KiB at once where they begin at a whole one."""
+
+
 class Span:
     """A span that is taken in part by part; `chain` is the chain before it."""
 
     def __init__(self, chain: bytes) -> None:
-        self._hasher = blake3(chain)
+        self._hasher = blake3()
+        self._before = chain
+        """What is still to be hashed before the next part."""
 
     def take(self, part: bytes | memoryview) -> None:
         """The raw cells that come next."""
+        if len(part) < _SHORT:
+            part = self._before + part
+        else:
+            self._hasher.update(self._before)
+        self._before = b""
         self._hasher.update(part)
 
     def end(self) -> bytes:
         """The chain after what was taken."""
+        self._hasher.update(self._before)
         return self._hasher.digest(length=CHAIN_LENGTH)
 
 

@@ -167,7 +167,9 @@ class Commit:
         if segment is not state.segment or seq - 1 <= state.receipt.seq:
             return  # Rotated this very moment (the next round seals and goes on), or no event is new.
         self._list(segment)
-        # Hashed before: just written, the cells are in the processor's caches; after the wait for a disk nothing is.
+        # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
+        # the wait for a disk nothing is.
+        segment.hasten(state.done, end - state.done)
         value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
         position = segment.index_of(end)
         receipt = Receipt(seq - 1, value.hex(), position)

@@ -74,6 +74,11 @@ class LiveSegment:
         else:
             self.file.write(offset, data)
 
+    def hasten(self, offset: int, length: int) -> None:
+        """A sync of these bytes is near. Not through a map: a page on its way to the disk has to be made writable."""
+        if not self.mapped:
+            self.file.hasten(offset, length)
+
     def read(self, offset: int, length: int) -> bytes | memoryview:
         """The bytes written; the hash's source."""
         if self.mapped:

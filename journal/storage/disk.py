@@ -15,14 +15,15 @@ from typing import IO, Final
 
 from journal.storage import Buffer, Memory, inside
 from journal.storage.lock import DiskLock, take
+from journal.storage.names import DIRECTORY, make_root, open_name, permissions, sync_directory
 
 # A store into a mapped page must never need a block that is not there: the kernel would answer with SIGBUS. XFS and
 # btrfs are left out on purpose: after a reflink copy of the file (cp does one), a store needs a new block.
 _MAPPABLE: Final = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
 _NETWORKED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "sshfs"})
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ZEROS: Final = bytes(1 << 16)
 """Written at once. Linux keeps what one write brought together: a store into a map, then synced, writes all of that."""
+_ADVICE: Final = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 if sys.platform == "darwin":
 
@@ -50,6 +51,17 @@ class DiskFile:
 
     def read(self, offset: int, length: int) -> bytes:
         return _read(self._fd, offset, length)
+
+    def hasten(self, offset: int, length: int) -> None:
+        # Of less than a page none is dropped from memory: all that is left of this advice is that writing begins, of
+        # what Linux keeps together. The sync then waits for the rest of it.
+        if _ADVICE is None:
+            return
+        try:
+            for at in range(offset // len(_ZEROS) * len(_ZEROS), offset + length, len(_ZEROS)):
+                os.posix_fadvise(self._fd, at, 1, _ADVICE)
+        except OSError:
+            pass  # The sync will tell.
 
     def sync(self) -> None:
         _sync_data(self._fd)
@@ -139,10 +151,10 @@ class DiskStorage:
     def _directory(self, path: str) -> Iterator[int]:
         """A handle of a directory of the tree."""
         names = inside(path).split("/") if path else ()
-        fd = os.dup(self._locked_root) if self._locked_root >= 0 else os.open(self.root, _DIRECTORY)
+        fd = os.dup(self._locked_root) if self._locked_root >= 0 else os.open(self.root, DIRECTORY)
         try:
             for name in names:
-                above, fd = fd, _open(name, _DIRECTORY, fd)
+                above, fd = fd, open_name(name, DIRECTORY, fd)
                 os.close(above)
             yield fd
         finally:
@@ -157,7 +169,7 @@ class DiskStorage:
 
     def _opened(self, path: str, flags: int) -> int:
         with self._place(path) as (directory, name):
-            return _open(name, flags, directory)
+            return open_name(name, flags, directory)
 
     def exists(self, path: str) -> bool:
         try:
@@ -226,11 +238,11 @@ class DiskStorage:
 
     def draft(self, path: str, target: str) -> DiskFile:
         with self._place(path) as (directory, name), self._place(target) as (beyond, old):
-            kept = _permissions(old, beyond)
+            kept = permissions(old, beyond)
             while True:
                 # Nobody else may read what is to be private, not even for an instant.
                 mode = 0o666 if kept is None else 0o600
-                fd = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, directory, mode)
+                fd = open_name(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, directory, mode)
                 try:
                     with suppress(OSError):  # Where nothing can be locked, nothing is swept.
                         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -274,22 +286,22 @@ class DiskStorage:
         if path in self._durable and self.exists(path):
             return
         if self._locked_root < 0:
-            _make_root(self.root, self._mode)
+            make_root(self.root, self._mode)
         above = ""
         for name in inside(path).split("/") if path else ():
             with self._directory(above) as directory:
                 try:
                     os.mkdir(name, 0o700, dir_fd=directory)
                 except FileExistsError:
-                    os.close(_open(name, _DIRECTORY, directory))
+                    os.close(open_name(name, DIRECTORY, directory))
                 # Also where it exists: whoever made it may have died before this.
-                _sync_directory(directory)
+                sync_directory(directory)
             above = f"{above}/{name}" if above else name
         self._durable.add(path)
 
     def sync_directory(self, path: str) -> None:
         with self._directory(path) as fd:
-            _sync_directory(fd)
+            sync_directory(fd)
 
     def lock(self, path: str) -> DiskLock:
         with self._directory("") as root:
@@ -376,74 +388,3 @@ def _reserve(fd: int, size: int, zeros: bool) -> None:
     offset = 0
     while offset < size:
         offset += os.pwrite(fd, memoryview(_ZEROS)[: size - offset], offset)
-
-
-def _permissions(name: str, directory: int) -> int | None:
-    """Those of a file that may be written; None where there is none."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", name)
-    if not os.access(name, os.W_OK, dir_fd=directory):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
-    return status.st_mode & 0o777
-
-
-def _open(name: str, flags: int, directory: int, mode: int = 0o600) -> int:
-    """A handle of what has this name in a directory, unless that is a link."""
-    try:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
-    except OSError as error:
-        # Which error a link gives depends on the flags and the system.
-        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(name, directory):
-            why = f"{name} is a link, and a journal follows none: put there what it leads to"
-            raise OSError(errno.ELOOP, why, name) from None
-        raise
-
-
-def _is_link(name: str, directory: int) -> bool:
-    return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-
-
-def _make_root(root: str, mode: int) -> None:
-    """Make a directory and what leads to it. Each name is synced before the next is made below it.
-
-    So of a process that died here at most the last directory that exists is not synced: it is where we begin.
-    """
-    missing = []
-    there = os.path.realpath(root)
-    while not os.path.isdir(there):
-        missing.append(there)
-        there = os.path.dirname(there)
-    try:
-        _sync_name(there)
-    except PermissionError:
-        pass  # Its parent may not be read, so it is not ours, and was not made here.
-    for directory in reversed(missing):
-        try:
-            os.mkdir(directory, mode)
-        except FileExistsError:
-            if not os.path.isdir(directory):
-                raise
-        _sync_name(directory)
-
-
-def _sync_name(path: str) -> None:
-    fd = os.open(os.path.dirname(path), _DIRECTORY)
-    try:
-        _sync_directory(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_directory(fd: int) -> None:
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        # Some file systems know no sync of a directory and say so; they keep names by other means.
-        if error.errno != errno.EINVAL:
-            raise

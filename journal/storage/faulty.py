@@ -208,6 +208,9 @@ class FaultyFile:
         self._storage.strike("read", self.path)
         return self._inner.read(offset, length)
 
+    def hasten(self, offset: int, length: int) -> None:
+        self._inner.hasten(offset, length)
+
     def sync(self) -> None:
         self._storage.strike("sync", self.path)
         self._inner.sync()

@@ -95,6 +95,9 @@ class MemoryFile:
         with self._storage.mutex:
             return bytes(self._open.live[offset : min(offset + length, self._open.size)])
 
+    def hasten(self, offset: int, length: int) -> None:
+        """Nothing: what is not synced may survive or not, here as there."""
+
     def sync(self) -> None:
         with self._storage.mutex:
             self._open.sync()

@@ -176,6 +176,36 @@ def test_looking_after_a_file_before_its_sync_does_not_ask_for_its_times(
     file.close()
 
 
+def test_what_is_to_be_synced_soon_is_begun_piece_by_piece_and_nothing_else_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte of each piece that Linux keeps together, so that no page falls out of memory."""
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *what: asked.append(what))
+    piece, file = 1 << 16, disk.DiskStorage(tmp_path).create("a", 1 << 18)
+    for offset, length, begun in (
+        (0, 1, [0]),
+        (64, 0, [0]),
+        (piece - 1, 1, [0]),
+        (piece - 1, 2, [0, piece]),
+        (piece, piece, [piece]),
+        (100, 2 * piece, [0, piece, 2 * piece]),
+    ):
+        file.hasten(offset, length)
+        assert asked == [(at, 1, os.POSIX_FADV_DONTNEED) for at in begun], (offset, length)
+        asked.clear()
+
+    def refused(*_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    file.hasten(0, 10)
+    monkeypatch.setattr(disk, "_ADVICE", None)  # A system that knows no such advice.
+    monkeypatch.delattr(os, "posix_fadvise")
+    file.hasten(0, 10)
+    file.close()
+
+
 def test_a_file_that_has_another_name_left_is_not_deleted(tmp_path: Path) -> None:
     """Also where the kernel has only forgotten the one that it was opened by, as network file systems and FUSE do."""
     file = disk.DiskStorage(tmp_path).create("a", 10)

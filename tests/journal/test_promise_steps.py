@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import journal
-from journal import cell
+from journal import cell, chain
 from journal.commit import Commit
 from journal.storage.faulty import CHANGES, FaultyStorage
-from journal.storage.memory import MemoryStorage
+from journal.storage.memory import MemoryFile, MemoryStorage
 from journal.walk import Walk
 
 pytestmark = pytest.mark.usefixtures("small_segments")
@@ -104,6 +104,40 @@ def test_promises_say_when_they_were_made(clock: Any) -> None:
 
 def receipts(storage: MemoryStorage) -> int:
     return sum(int((piece.cells["kind"][piece.heads] == cell.RECEIPT).sum()) for piece in Walk(storage))
+
+
+@pytest.mark.parametrize("mappable", [True, False])
+def test_the_disk_begins_with_what_is_to_be_promised_before_it_is_hashed_unless_it_lies_in_a_map(
+    mappable: bool, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Any] = []
+    hasten, extend, sync = MemoryFile.hasten, chain.extend, Commit._sync
+
+    def hastened(file: MemoryFile, offset: int, length: int) -> None:
+        steps.append((offset, length))
+        hasten(file, offset, length)
+
+    def hashed(value: bytes, parts: Any) -> bytes:
+        steps.append("hash")
+        return extend(value, parts)
+
+    def synced(commit: Commit, segment: Any) -> None:
+        steps.append("sync")
+        sync(commit, segment)
+
+    monkeypatch.setattr(MemoryFile, "hasten", hastened)
+    monkeypatch.setattr(chain, "extend", hashed)
+    monkeypatch.setattr(Commit, "_sync", synced)
+    log = journal.open("memory", storage=MemoryStorage(mappable=mappable), sync="close", clock=clock)
+    for _ in range(2):
+        start = log._commit._state.done
+        log.append(journal.Custom(name="x"))
+        end = log.tail()[1]
+        log.sync()
+        assert steps == [*([] if mappable else [(start, end - start)]), "hash", "sync"]
+        steps.clear()
+    monkeypatch.undo()
+    log.close()
 
 
 def test_what_fails_while_it_is_synced_is_not_promised(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,10 +45,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
-    "journal.chain": ("tests/golden/test_golden.py", *_LOG),
+    "journal.chain": ("tests/journal/test_chain.py", "tests/golden/test_golden.py", *_LOG),
     "journal.evidence": (*_LOG, "tests/journal/test_forged.py"),
     "journal.manifest": ("tests/journal/test_manifest.py", "tests/golden/test_golden.py", *_LOG),
     "journal.storage": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py", *_LOG),
+    "journal.storage.names": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py"),
     "journal.storage.disk": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py"),
 }
 """Module → test files. Those that a promise rests on; the others can be named on the command line with `--tests`."""
