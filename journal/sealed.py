@@ -1,18 +1,20 @@
-"""Sealed segments that are all right, each seen once through a small window: what `verify` need not look at again.
+"""Sealed segments that are all right, each seen once through a small window: what nobody need look at again.
 
-A seal states where the next segment begins, and with which chain; so segments are checked side by side, each from what
-the seal before it states, and a run of good ones proves that those statements were true. A segment is all right here
-only where a `Walk` would find nothing to say: everything else, also what only looks unusual, is for the walk, which
-begins behind the last good one and tells what is wrong.
+`verify` uses nothing of what it reads; `journal.early` hands it out on the way. A seal states where the next segment
+begins, and with which chain; so segments are checked side by side, each from what the seal before it states, and a run
+of good ones proves that those statements were true. A segment is all right here only where a `Walk` would find nothing
+to say: everything else, also what only looks unusual, is for the walk, which begins behind the last good one and tells
+what is wrong.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
@@ -52,7 +54,7 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
     base, ordinals = manifest.base, iter(manifest.segments)
     begins: Base | None = base
     coming: deque[tuple[Base, Future[Sealed | None]]] = deque()
-    windows = [_Window() for _ in manifest.segments[:_SIDE_BY_SIDE]]
+    windows = [Window() for _ in manifest.segments[:_SIDE_BY_SIDE]]
     with ThreadPoolExecutor(_SIDE_BY_SIDE, "verifying") as pool:
         while True:
             while len(coming) < len(windows) and begins is not None and (ordinal := next(ordinals, None)) is not None:
@@ -71,47 +73,72 @@ def sealed(storage: Storage, manifest: Manifest) -> Generator[Sealed, None, None
             yield found
 
 
-class _Window:
-    """The memory of one thread: two blocks, each as large as a segment once a receipt lay too far behind."""
+class Window:
+    """The memory of one thread: two blocks, each as large as a segment once a receipt lay too far behind.
 
-    def __init__(self) -> None:
+    `margin`: so many cells are free before each block.
+    """
+
+    def __init__(self, margin: int = 0) -> None:
+        self._margin = margin
+        self.turn = 0
+        """Which half the next segment begins in."""
         self.hold(_CELLS)
 
     def hold(self, cells: int) -> None:
         """Have blocks of that many cells."""
-        self.cells, self.memory = cells, room(2 * cells * CELL)
+        self.cells, self.memory = cells, room(2 * (self._margin + cells) * CELL)
+
+    def part(self, block: int, start: int, stop: int) -> memoryview:
+        """The memory of the cells [start, stop) of a block; before it, from -margin on, is its margin."""
+        place = (block + self.turn) % 2 * (self._margin + self.cells) + self._margin
+        return self.memory[(place + start) * CELL : (place + stop) * CELL]
 
 
-def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, window: _Window) -> Sealed | None:
+def _check(storage: Storage, manifest: Manifest, ordinal: int, begins: Base, window: Window) -> Sealed | None:
     """The segment, if it is all right; `begins` is where it must begin."""
-    path = segment.path_of(ordinal)
-    try:
-        size = storage.size(path)
-        header = segment.Header.parse(storage.read(path, 0, CELL), path)
+    one = Pass.begin(storage, manifest, ordinal, begins, window)
+    for _ in one.blocks() if one is not None else ():
+        pass
+    if one is not None and one.too_late and one.total > window.cells:
+        window.hold(one.total)
+        return _check(storage, manifest, ordinal, begins, window)
+    return one.found if one is not None else None
+
+
+class Block(NamedTuple):
+    """What a pass has just read: the cells [first, behind) of the segment, and the heads in them."""
+
+    first: int
+    behind: int
+    found: Found
+    following: int
+    """Where the next head is; behind `behind`, where the last one's payload goes on."""
+
+
+class Pass:
+    """One pass over one segment. Indices are of cells, behind the header, as in a `Piece`."""
+
+    @classmethod
+    def begin(cls, storage: Storage, manifest: Manifest, ordinal: int, begins: Base, window: Window) -> Self | None:
+        """Over a segment that must begin at `begins`. None where its name, header or size are not right."""
+        path = segment.path_of(ordinal)
+        try:
+            size = storage.size(path)
+            header = segment.Header.parse(storage.read(path, 0, CELL), path)
+        except (OSError, UnsupportedFormat):
+            return None
         if isinstance(header, str) or (header.journal_id, header.ordinal) != (manifest.journal_id, ordinal):
             return None
         if begins.ordinal != ordinal or size > header.size or size % CELL:
             return None
-        cells = size // CELL - 1
-        one = _Pass(storage, path, header, begins, cells, window)
-        found = one.run()
-        if found is None and one.too_late and cells > window.cells:
-            window.hold(cells)
-            found = _Pass(storage, path, header, begins, cells, window).run()
-        return found
-    except (OSError, UnsupportedFormat):
-        return None
-
-
-class _Pass:
-    """One pass over one segment. Indices are of cells, behind the header, as in a `Piece`."""
+        return cls(storage, path, header, begins, size // CELL - 1, window)
 
     def __init__(
-        self, storage: Storage, path: str, header: segment.Header, begins: Base, total: int, window: _Window
+        self, storage: Storage, path: str, header: segment.Header, begins: Base, total: int, window: Window
     ) -> None:
-        self._storage, self._path, self._salt, self._begins, self._total = storage, path, header.salt, begins, total
-        self._memory, self._cells = window.memory, window.cells
-        """Block n is in its half n % 2."""
+        self._storage, self._window, self._cells = storage, window, window.cells
+        self.path, self.header, self.begins, self.total = path, header, begins, total
         self._seen: list[Found] = []
         """The heads of the last two blocks."""
         self._next, self._seq = 0, begins.seq
@@ -122,41 +149,50 @@ class _Pass:
         """Did it end at a receipt that states a position before what is hashed?"""
         self._stated = self._hashed = 0
         """Indices of the cells behind the last promise, and behind what is hashed."""
+        self.found: Sealed | None = None
+        """What it is, when all of it was all right."""
 
-    def run(self) -> Sealed | None:
-        for first in range(0, self._total, self._cells):
+    def blocks(self) -> Generator[Block, None, None]:
+        """Each block, until the one after it is asked for; ends early where something is not right."""
+        with suppress(OSError):
+            yield from self._blocks()
+
+    def _blocks(self) -> Iterator[Block]:
+        for first in range(0, self.total, self._cells):
             self._hash(max(self._hashed, first - self._cells))
-            raw = self._part(first, min(self._total, first + self._cells))
-            if self._storage.read_into(self._path, raw, CELL + first * CELL) != len(raw):
-                return None
+            behind = min(self.total, first + self._cells)
+            raw = self._part(first, behind)
+            if self._storage.read_into(self.path, raw, CELL + first * CELL) != len(raw):
+                return
             cells = arrays.view(raw)
             if not first and not self._opened(raw, cells):
-                return None
+                return
             found = self._heads(cells, first)
             if found is None:
-                return None
+                return
             self._seen = [*self._seen[-1:], found]
             sealing = found.kinds == cell.SEGMENT_SEALED
-            if sealing[:-1].any() or sealing[-1:].any() != (first + len(cells) == self._total):
-                return None  # A log ends at its first seal.
+            if sealing[:-1].any() or sealing[-1:].any() != (behind == self.total):
+                return  # A log ends at its first seal.
             for at in found.heads[(found.kinds == cell.RECEIPT) | sealing].tolist():
                 if not self._follows(raw, cells, at - first, at):
-                    return None
-        last, promise = self._total - 1, self._promise
+                    return
+            yield Block(first, behind, found, self._next)
+        last, promise = self.total - 1, self._promise
         if promise is None or self._stated != last or int(self._seen[-1].heads[-1]) != last:
-            return None
-        value = extend(promise.chain, (self._part(last, self._total),))
-        begins = self._begins
-        base = Base(begins.ordinal + 1, begins.position + self._total, self._seq, value)
-        return Sealed(base, promise, CELL + self._total * CELL)
+            return
+        value = extend(promise.chain, (self._part(last, self.total),))
+        begins = self.begins
+        base = Base(begins.ordinal + 1, begins.position + self.total, self._seq, value)
+        self.found = Sealed(base, promise, CELL + self.total * CELL)
 
     def _opened(self, raw: memoryview, cells: Cells) -> bool:
         """Does it begin with the mark that it must begin with?"""
         one = cells[0]
         stated = int(one["kind"]), int(one["episode"]), int(one["seq"])
-        if stated != (cell.SEGMENT_OPENED, self._begins.position, self._begins.seq):
+        if stated != (cell.SEGMENT_OPENED, self.begins.position, self.begins.seq):
             return False
-        return arrays.first_bad(raw, cells, np.arange(1), self._salt, self._begins.position) is None
+        return arrays.first_bad(raw, cells, np.arange(1), self.header.salt, self.begins.position) is None
 
     def _heads(self, cells: Cells, first: int) -> Found | None:
         """The heads in a block, where one must follow the other up to its end."""
@@ -172,7 +208,7 @@ class _Pass:
         if self._next < behind:  # Only where a payload goes on in the next block.
             one = cells[self._next - first : self._next - first + 1]
             kind, extent = int(one["kind"][0]), int(one["extent"][0])
-            if not kind or int(one["seq"][0]) != self._seq or not behind <= self._next + extent < self._total:
+            if not kind or int(one["seq"][0]) != self._seq or not behind <= self._next + extent < self.total:
                 return None
             count = int(one.view(arrays.COUNT)["count"][0]) if kind == cell.REWARDS else int(kind < cell.MARK_FIRST)
             self._seq += count
@@ -188,8 +224,8 @@ class _Pass:
 
     def _follows(self, raw: memoryview, cells: Cells, index: int, at: int) -> bool:
         """Is the promise at a block's cell `index`, the segment's `at`, good, and does it state what is so?"""
-        position = self._begins.position
-        if arrays.first_bad(raw, cells, np.array([index]), self._salt, position + at - index) is not None:
+        position = self.begins.position
+        if arrays.first_bad(raw, cells, np.array([index]), self.header.salt, position + at - index) is not None:
             return False
         stated = promise_at(cells, index)
         upto = stated.position - position
@@ -220,5 +256,5 @@ class _Pass:
 
     def _part(self, start: int, stop: int) -> memoryview:
         """The memory of these cells of one block."""
-        place = start % (2 * self._cells)
-        return self._memory[place * CELL : (place + stop - start) * CELL]
+        block, before = start // self._cells, start - start % self._cells
+        return self._window.part(block, start - before, stop - before)

@@ -8,11 +8,15 @@ from datetime import datetime
 
 import numpy as np
 
+from journal import cell
+from journal.ahead import ahead
+from journal.early import Withdrawn, early
 from journal.errors import CorruptJournal, HistoryDropped, NotAJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
-from replay.batch import FOLDED
+from journal.walk import opening_context
+from replay.batch import FOLDED, Runs, parts, unpack
 from replay.fold import fold
 from replay.scan import check_kept, scan
 from replay.state import State
@@ -62,6 +66,8 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
 
         foundation(storage, manifest)
         check_kept(manifest, state.events)  # There is one, but the moment lies before it.
+    if at is None and state.events == manifest.base.seq and not _take_early(storage, manifest, state):
+        state = _start(storage, manifest, until, before_ns, whole)
     state.storage = storage
     if state.events == until:
         return state  # A snapshot tells all.
@@ -78,6 +84,23 @@ def _load(storage: Storage, at: int | datetime | None, whole: bool) -> State:
         told = f"the journal ends at seq {state.last_seq}, before {at}: this is its state at its end"
         warnings.warn(f"{storage.name}: {told}", RuntimeWarning, stacklevel=3)
     return state
+
+
+def _take_early(storage: Storage, manifest: Manifest, state: State) -> bool:
+    """Fold the sealed segments, each block before the promise that covers it is reached; all are checked at the end.
+
+    False where `state` is of no use, because one did not check: a scan tells what is wrong.
+    """
+    try:
+        pieces = early(storage, manifest)
+        for piece in ahead(pieces) if len(manifest.segments) > 1 else pieces:
+            if cell.SEGMENT_OPENED in piece.kinds[:1]:
+                runs = Runs(opening_context(piece))
+            for part in parts(piece):
+                fold(state, unpack(part, runs))
+    except (CorruptJournal, Withdrawn):
+        return False
+    return True
 
 
 def with_trends(state: State) -> State:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,12 +14,14 @@ import journal
 import journal.sealed
 from journal import arrays, cell, segment
 from journal.cell import CELL
-from journal.chain import extend
 from journal.errors import CorruptJournal
 from journal.manifest import Manifest
 from journal.sealed import sealed
 from journal.storage.memory import MemoryStorage
 from journal.walk import Walk
+
+sys.path.insert(0, str(Path(__file__).parent))
+from segments import recorded, remade
 
 
 @pytest.fixture(params=[1, 2, 7, 64, 1 << 15])
@@ -25,24 +29,6 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     """How many cells are read at once."""
     monkeypatch.setattr(journal.sealed, "_CELLS", request.param)
     return int(request.param)
-
-
-def recorded(seed: int, *, syncs: bool) -> MemoryStorage:
-    """Small segments of rewards, batches and payloads that are longer than a block, with receipts or without."""
-    storage, rng = MemoryStorage(), Random(seed)
-    with journal.open("j", storage=storage, sync="close") as log:
-        agent = log.agent("A")
-        for step in range(400):
-            kind = rng.randrange(12)
-            if kind == 0:
-                log.append(journal.Custom(name="x", data=bytes(rng.randrange(1500))))
-            elif kind == 1:
-                log.rewards(agent, 0, range(step, step + 9), [float(step)] * 9)
-            else:
-                log.reward(agent, 0, step, 0.5)
-            if syncs and rng.randrange(30) == 0:
-                log.sync()
-    return storage
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -97,31 +83,6 @@ def test_segments_that_are_gone_exchanged_or_another_journals_are_not_all_right(
         assert len(list(sealed(storage, manifest))) <= 2
     storage.remove(paths[2])
     assert len(list(sealed(storage, manifest))) <= 2
-
-
-def remade(raw: bytes, position: int, chain: bytes) -> bytes:
-    """A segment whose checksums and chain are made anew, as somebody would who knows the format."""
-    data = bytearray(raw)
-    header = segment.Header.parse(raw, "x")
-    assert isinstance(header, segment.Header)
-    cells = arrays.view(memoryview(data)[CELL:])
-    at = done = 0
-    while at < len(cells):
-        place, extent = CELL + at * CELL, int(cells["extent"][at])
-        body = data[place + 4 : place + CELL]
-        if int(cells["kind"][at]) in (cell.RECEIPT, cell.SEGMENT_SEALED):
-            upto = int.from_bytes(body[20:28], "little") - position
-            if done <= upto <= at:
-                chain, done = extend(chain, (bytes(data[CELL + done * CELL : CELL + upto * CELL]),)), upto
-            body[36:60] = chain
-        else:
-            end = place + CELL + extent * CELL
-            payload = bytes(data[place + CELL : end - int(cells["pad"][at])])
-            body[24:28] = (cell.checksum(payload, header.salt, position + at) if payload else 0).to_bytes(4, "little")
-        data[place + 4 : place + CELL] = body
-        data[place : place + 4] = cell.checksum(bytes(body), header.salt, position + at).to_bytes(4, "little")
-        at += 1 + extent
-    return bytes(data)
 
 
 @pytest.mark.usefixtures("small_segments")
