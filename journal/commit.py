@@ -169,8 +169,9 @@ class Commit:
         self._list(segment)
         # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
         # the wait for a disk nothing is.
-        segment.hasten(state.done, end - state.done)
-        value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
+        cells = segment.read(state.done, end - state.done)
+        self._guarded(lambda: segment.hasten(state.done, end - state.done), "writing to the log")
+        value = chain.extend(state.chain, (cells,))
         position = segment.index_of(end)
         receipt = Receipt(seq - 1, value.hex(), position)
         self._guarded(lambda: self._sync(segment), "syncing the log")

@@ -1,6 +1,7 @@
 """One segment while it is written, through a map or by pwrite: the same bytes, the same promise. And the next, ready.
 
-A store into the map is in the kernel's page cache when it returns, as after pwrite, but costs no system call.
+A store into the map is in the kernel's page cache when it returns, as after pwrite, but costs no system call. Where
+each event is synced before its caller goes on, writes are gathered until then.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from journal import cell, segment
 from journal.cell import CELL
 from journal.errors import DiskFull, JournalFailed
 from journal.storage import File, Storage
+from journal.storage.gathered import GatheredFile
 from journal.worker import Worker, wait
 
 PWRITE_FROM: Final = 16 << 10
@@ -33,17 +35,18 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 class LiveSegment:
     """A segment of this writer. `put(buffer, offset, crc, body)` publishes a cell at a byte offset of the file."""
 
-    def __init__(self, file: File, header: segment.Header, *, mapped: bool) -> None:
-        self.file = file
+    def __init__(self, file: File, header: segment.Header, *, gathered: bool) -> None:
+        """`gathered`: nothing that is written need survive the process before the next sync."""
+        self.file: File = GatheredFile(file) if gathered else file
         self.header = header
         self.path = segment.path_of(header.ordinal)
         self.limit = header.size - segment.RESERVE
         """Bytes that ordinary events may fill; behind it lie the reserve and the seal."""
         self.position = 0
         self._begun = 0
-        view = file.map() if mapped else None
+        view = self.file.map()
         self.mapped = view is not None
-        self.buffer: Any = file if view is None else view
+        self.buffer: Any = self.file if view is None else view
         self.put: Callable[[Any, int, int, bytes], None] = pwrite if view is None else cell.PUBLISH.pack_into
 
     @property
@@ -95,7 +98,7 @@ def pwrite(file: File, offset: int, crc: int, body: bytes) -> None:
     file.write(offset, cell.PUBLISH.pack(crc, body))
 
 
-def create(storage: Storage, header: segment.Header, *, mapped: bool, zeros: bool = True) -> LiveSegment:
+def create(storage: Storage, header: segment.Header, *, gathered: bool, zeros: bool = True) -> LiveSegment:
     """Make a segment's file: temp, space, header, fsync, rename, fsync directory. Raises `OSError`."""
     path = segment.path_of(header.ordinal)
     temporary = f"{path}.tmp"
@@ -105,7 +108,7 @@ def create(storage: Storage, header: segment.Header, *, mapped: bool, zeros: boo
         file.sync()
         storage.rename(temporary, path)
         storage.sync_directory(segment.DIRECTORY)
-        return LiveSegment(file, header, mapped=mapped)
+        return LiveSegment(file, header, gathered=gathered)
     except BaseException:
         file.close()
         _remove(storage, temporary)
@@ -145,14 +148,14 @@ class Spares:
         journal_id: bytes,
         ordinal: int,
         *,
-        mapped: bool,
+        gathered: bool,
         clock: Callable[[], int],
         entropy: Callable[[int], bytes],
     ) -> None:
         self._storage = storage
         self._journal_id = journal_id
         self._ordinal = ordinal
-        self._mapped = mapped
+        self._gathered = gathered
         self._clock = clock
         self._entropy = entropy
         self._size = segment.SIZE_MIN
@@ -242,7 +245,7 @@ class Spares:
             size = max(self._size, smallest)
             header = segment.Header(self._journal_id, self._ordinal, salt, size, self._clock())
             try:
-                return create(self._storage, header, mapped=self._mapped, zeros=self._zeros)
+                return create(self._storage, header, gathered=self._gathered, zeros=self._zeros)
             except OSError as error:
                 if not no_space(error) or size <= max(segment.SIZE_MIN, smallest):
                     raise

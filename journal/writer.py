@@ -76,7 +76,7 @@ class Log(Rewarding):
         self._always = sync == "always"
         self._seq_opened = base.seq
         spares = Spares(
-            storage, manifest.journal_id, base.ordinal, mapped=not self._always, clock=clock.time_ns, entropy=entropy
+            storage, manifest.journal_id, base.ordinal, gathered=self._always, clock=clock.time_ns, entropy=entropy
         )
         super().__init__(storage, spares, base, clock)
         self._commit = Commit(self, manifest, base)

@@ -38,7 +38,7 @@ class File(Protocol):
         """Up to `length` bytes from `offset`; fewer only where the file ends."""
 
     def hasten(self, offset: int, length: int) -> None:
-        """These bytes are about to be synced: the disk may begin to write them. Promises nothing, and never fails."""
+        """These bytes are about to be synced: the disk may begin to write them. Promises nothing."""
 
     def sync(self) -> None:
         """When it returns, the file's bytes and size survive a power cut. Releases the GIL."""

@@ -16,6 +16,7 @@ from typing import IO, Final
 from journal.storage import Buffer, Memory, inside
 from journal.storage.lock import DiskLock, take
 from journal.storage.names import DIRECTORY, make_root, open_name, permissions, sync_directory
+from journal.storage.status import Asked, asking
 
 # A store into a mapped page must never need a block that is not there: the kernel would answer with SIGBUS. XFS and
 # btrfs are left out on purpose: after a reflink copy of the file (cp does one), a store needs a new block.
@@ -43,6 +44,7 @@ class DiskFile:
         self._mappable = mappable
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
+        self._asked: Asked | None = None
 
     def write(self, offset: int, data: Buffer) -> None:
         written = os.pwrite(self._fd, data, offset)
@@ -81,10 +83,11 @@ class DiskFile:
         return self._view
 
     def check(self, size: int) -> str | None:
-        # No fstat: since Linux 6.13 the write behind one gets a time of its own, and its sync waits for one write more.
-        if _deleted(self._fd):
+        if self._asked is None:
+            self._asked = asking(self._fd)
+        names, length = self._asked()
+        if not names:
             return "the file was deleted while it was being written"
-        length = os.lseek(self._fd, 0, os.SEEK_END)
         if length != size:
             return f"the file has {length:,} bytes instead of {size:,}: somebody else changed it"
         return None
@@ -98,20 +101,10 @@ class DiskFile:
         except BufferError:
             # A slice is still in somebody's hands (another thread hashes it); the map goes when that does.
             pass
-        self._view = self._map = None
+        self._view = self._map = self._asked = None
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-
-
-def _deleted(fd: int) -> bool:
-    """Has the open file lost its name? Where the link says no, that is enough; what it says else may be older news."""
-    try:
-        if not os.readlink(f"/proc/self/fd/{fd}").endswith(" (deleted)"):
-            return False
-    except OSError:  # No Linux, or no /proc.
-        pass
-    return os.fstat(fd).st_nlink == 0
 
 
 class _SyncedStream(io.BufferedWriter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -217,13 +218,38 @@ def test_a_file_that_has_another_name_left_is_not_deleted(tmp_path: Path) -> Non
     file.close()
 
 
-def test_without_proc_a_deleted_file_is_noticed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_proc(path: str) -> str:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+class Library:
+    """A C library whose statx, if it has one, notes what it is asked and refuses."""
 
-    monkeypatch.setattr(os, "readlink", no_proc)
+    def __init__(self, asked: list[Any] | None) -> None:
+        if asked is not None:
+            self.statx = lambda *arguments: (asked.append(arguments[1:-1]), -1)[1]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_where_statx_is_not_to_be_had_a_deleted_and_a_cut_file_are_noticed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    """An old C library; a kernel that does not know it, or a sandbox that does not let it through."""
+    asked = list[Any]()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library(None if old else asked))
     file = disk.DiskStorage(tmp_path).create("a", 10)
     assert file.check(10) is None
+    assert "10 bytes instead of 11" in str(file.check(11))
     (tmp_path / "a").unlink()
     assert "deleted" in str(file.check(10))
+    names_and_bytes = 0x4 | 0x200
+    assert asked == ([] if old else [(b"", 0x1000, names_and_bytes)] * 3), "no times"
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.check(10)
+
+
+def test_where_the_c_library_cannot_be_opened_python_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def static(name: None) -> None:
+        raise OSError(errno.ENOENT, "no dynamic loading")
+
+    monkeypatch.setattr(ctypes, "CDLL", static)
+    file = disk.DiskStorage(tmp_path).create("a", 10)
+    assert file.check(10) is None and "10 bytes" in str(file.check(11))
     file.close()

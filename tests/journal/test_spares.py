@@ -68,7 +68,7 @@ def test_zeros_are_written_again_when_the_writer_outruns_the_disk_no_more() -> N
         return plain(path, size, **how)
 
     storage.create = create  # type: ignore[method-assign]
-    spares = Spares(storage, bytes(16), 0, mapped=False, clock=lambda: now, entropy=bytes)
+    spares = Spares(storage, bytes(16), 0, gathered=True, clock=lambda: now, entropy=bytes)
     spares.start()
     try:
         ready.set()

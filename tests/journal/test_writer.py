@@ -248,7 +248,7 @@ def test_a_kill_right_at_a_rotation_loses_nothing(storage: MemoryStorage, events
 
 def test_a_segment_that_is_begun_again_keeps_nothing_of_the_first_time(storage: MemoryStorage) -> None:
     storage.make_directory("segments")
-    spare = create(storage, Header(bytes(16), 0, 1, 4096, 0), mapped=True)
+    spare = create(storage, Header(bytes(16), 0, 1, 4096, 0), gathered=False)
     spare.begin(b"long" * 100, 0, 0, 0)
     end = spare.begin(b"short", 0, 5, 0)
     assert not any(storage.read("segments/00000000.seg", end))

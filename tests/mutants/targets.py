@@ -50,6 +50,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "journal.manifest": ("tests/journal/test_manifest.py", "tests/golden/test_golden.py", *_LOG),
     "journal.storage": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py", *_LOG),
     "journal.storage.names": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py"),
+    "journal.storage.gathered": ("tests/journal/test_gathered.py",),
+    "journal.storage.status": ("tests/journal/test_disk.py",),
     "journal.storage.disk": ("tests/journal/test_disk.py", "tests/journal/test_storage_contract.py"),
 }
 """Module → test files. Those that a promise rests on; the others can be named on the command line with `--tests`."""
