@@ -51,6 +51,32 @@ class Columns(NamedTuple):
     value: NDArray[np.float64]
 
 
+def usual(episode: Any, steps: Any, env_index: Any, values: Any) -> Packed | None:
+    """The batch of the usual call, packed with no detour: an episode's next rewards as float64, their steps a `range`.
+
+    None for any other call, right or wrong: its columns are to be looked at one by one.
+    """
+    if (
+        type(steps) is range
+        and type(values) is np.ndarray
+        and values.dtype is FLOAT64
+        and values.ndim == 1
+        and type(episode) is type(env_index) is int
+    ):
+        count, start, stop = len(values), steps.start, steps.stop
+        if (
+            0 < count <= COUNT_MAX
+            and steps.step == 1
+            and stop - start == count
+            and start >= 0
+            and stop - 1 <= events.INTEGER_MAX
+            and 0 <= episode <= events.INTEGER_MAX
+            and 0 <= env_index <= UINT32_MAX
+        ):
+            return Packed(count, CONSECUTIVE << 2, episode, start, env_index, values.tobytes())
+    return None
+
+
 def as_values(values: Any) -> NDArray[np.float64]:
     """Rewards as a float64 array of shape (n,), perhaps the given one. Raises `EventRejected` for anything else."""
     try:

@@ -73,9 +73,13 @@ RECEIPT: Final = 0xFF01
 SEGMENT_OPENED: Final = 0xFF02
 SEGMENT_SEALED: Final = 0xFF03
 
+_FIRST_OF_RECEIPT: Final = RECEIPT & 0xFF
+_FIRST_OF_SEAL: Final = SEGMENT_SEALED & 0xFF
 # Tables for `bytes.translate`: 1 where the byte is the kind's first of a promise, its second of a mark.
-_OF_A_PROMISE: Final = bytes(byte in (RECEIPT & 0xFF, SEGMENT_SEALED & 0xFF) for byte in range(256))
+_OF_A_PROMISE: Final = bytes(byte in (_FIRST_OF_RECEIPT, _FIRST_OF_SEAL) for byte in range(256))
 _OF_A_MARK: Final = bytes(byte == 0xFF for byte in range(256))
+_FEW: Final = 8
+"""Cells that are sooner looked at one by one than all by those tables."""
 
 # Bits of `flags`.
 EVAL: Final = 1
@@ -131,16 +135,20 @@ def forged(payload: bytes, salt: int, at: int, index: int, promised: int) -> int
     Behind damage, recovery believes every cell whose crc is right for where it stands (`journal.evidence`): a payload
     must not hold one that promises more than was promised. Old receipts, copied, promise nothing new.
     """
-    # Both bytes of the kind, of every cell at once: nearly all payloads are done with here.
+    # One byte of the kind after the other, of every cell at once: nearly all payloads are done with here.
     seconds = payload[5::CELL]
     if 0xFF not in seconds:
         return None
-    both = int.from_bytes(payload[4::CELL].translate(_OF_A_PROMISE), "little")
-    if not both & int.from_bytes(seconds.translate(_OF_A_MARK), "little"):
+    firsts = payload[4::CELL]
+    if _FIRST_OF_RECEIPT not in firsts and _FIRST_OF_SEAL not in firsts:
         return None
+    if seconds.count(0xFF) > _FEW:  # Both in the same cell, of all of them by one number.
+        promises = int.from_bytes(firsts.translate(_OF_A_PROMISE), "little")
+        if not promises & int.from_bytes(seconds.translate(_OF_A_MARK), "little"):
+            return None
     found = seconds.find(0xFF)
     while found >= 0:
-        if payload[found * CELL + 4] in (RECEIPT & 0xFF, SEGMENT_SEALED & 0xFF):
+        if firsts[found] in (_FIRST_OF_RECEIPT, _FIRST_OF_SEAL):
             crc, body = PUBLISH.unpack(payload[found * CELL : (found + 1) * CELL].ljust(CELL, b"\0"))
             stated, implied = PROMISE.unpack(body)[4], crc ^ crc32c(body, salt)
             place, place_index = (at + 1 + found) & 0xFFFFFFFF, index + 1 + found

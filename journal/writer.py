@@ -1,8 +1,9 @@
 """The writer: `append` packs a cell straight into the mapped segment, with no system call.
 
 So the event is in the kernel's page cache, and survives the death of the process, when `append` returns. How a cell
-comes to stand there: `journal.rewarding` for a reward, `journal.appending` for all else. Where it goes, and what an
-interrupt may leave there, is told in `journal.tail`; how it comes to survive a power cut, in `journal.commit`.
+comes to stand there: `journal.rewarding` for a reward, `journal.batching` for many, `journal.appending` for all else.
+Where it goes, and what an interrupt may leave there, is told in `journal.tail`; how it comes to survive a power cut, in
+`journal.commit`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from journal import cell, events
+from journal.batching import Batching
 from journal.commit import Commit, Receipt
 from journal.errors import EventRejected, JournalError
 from journal.events import Event
 from journal.live import LiveSegment, Spares, failure
 from journal.manifest import PATH as MANIFEST_PATH
 from journal.manifest import Manifest
-from journal.rewarding import Rewarding
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock
 from journal.turn import Turn
 
 if TYPE_CHECKING:
-    from journal.batch import Packed
     from journal.recovery import Recovered
 
 Sync = Literal["group", "always", "close"]
@@ -38,7 +38,7 @@ LOCK_PATH = "writer.lock"
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
 
 
-class Log(Rewarding):
+class Log(Batching):
     """An open journal, for writing. Made by `journal.open`; a context manager, that closes.
 
     Thread-safe. After a failed write or sync every call raises `JournalFailed`: open the journal again to recover.
@@ -90,42 +90,6 @@ class Log(Rewarding):
         _OPENED.add(self)
 
     # -- appending ---------------------------------------------------------------------------------------------------
-
-    def rewards(self, agent: int, episodes: Any, steps: Any, values: Any, env_indices: Any = 0, flags: int = 0) -> int:
-        """Record n rewards in one batch: arrays of shape (n,), or scalars that hold for all; `values` decides n.
-
-        Of consecutive numbers, such as steps, a `range` is the quickest.
-        Takes n seqs, returns the first (that the next would get, for n = 0). All of them survive the process when it
-        returns. Raises as `reward` does; then none was recorded. More than `journal.batch.COUNT_MAX` (209,712) are
-        recorded in several batches, each by that rule: interrupted between two, the first ones stay.
-        """
-        batch = self._batch
-        real = batch.as_values(values)
-        count = len(real)
-        if not count:
-            self._usable()
-            return self._seq
-        columns: list[Any] = [
-            batch.as_column(episodes, count, "episodes"),
-            batch.as_column(steps, count, "steps"),
-            batch.as_column(env_indices, count, "env_indices", batch.UINT32_MAX),
-        ]
-        if count <= batch.COUNT_MAX:
-            return self.batch(agent, batch.pack(*columns, real), flags)
-        first = None
-        for start in range(0, count, batch.COUNT_MAX):
-            part = slice(start, start + batch.COUNT_MAX)
-            packed = batch.pack(*(c if isinstance(c, int) else c[part] for c in columns), real[part])
-            seq = self.batch(agent, packed, flags)
-            first = seq if first is None else first
-        assert first is not None
-        return first
-
-    def batch(self, agent: int, packed: Packed, flags: int = 0) -> int:
-        """As `rewards`, of one batch that the caller has packed, as `journal.batch` tells; it must hold a reward."""
-        where = agent, packed.env_index, packed.episode, packed.step
-        count = packed.rewards
-        return self._append_cell(cell.REWARDS, packed.payload, flags, packed.form, *where, count, takes=count)
 
     def append(self, event: Event) -> int:
         """Record one event. Returns its seq; it survives the process from then on (`sync="always"`: a power cut).

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
+
 import journal
 from journal import cell, segment
 from journal.rewarding import Steps
@@ -82,7 +84,8 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
     elif kind == "metric":
         seq = log.append(journal.MetricLogged(agent="a", metric=f"m{mark % 500}", step=mark, value=1.0))
     else:
-        seq = log.rewards(agent, 0, [mark] * 30, [1.0] * 30)
+        count = rng.choice((30, 3000))  # Through the map where there is one, and not.
+        seq = log.rewards(agent, 0, range(mark, mark + count), np.ones(count))
     known[seq] = mark
 
 

@@ -43,6 +43,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_rewarding.py", "tests/journal/test_turn.py", "tests/journal/test_writer.py"),
         *("tests/journal/test_failures.py", "tests/journal/test_promise_interrupts.py", "tests/journal/test_cells.py"),
     ),
+    "journal.batching": (
+        *("tests/journal/test_batching.py", "tests/journal/test_batch.py", "tests/journal/test_forged.py"),
+        *("tests/journal/test_turn.py", "tests/journal/test_rewarding.py", "tests/journal/test_appending.py"),
+    ),
+    "journal.batch": ("tests/journal/test_batching.py", "tests/journal/test_batch.py"),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/journal/test_chain.py", "tests/golden/test_golden.py", *_LOG),
