@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgpack import Packer
+
 from journal.cell import EVAL
 from journal.errors import EventRejected
 from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, pack, payload_of
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
     from agents_adapter.entry import PlanEntry
     from agents_adapter.track import Track
 
+Told = tuple[str, str, int, int, bytes | None, Literal["observed", "declared"], float | None, bytes | None]
+"""The fields of a BarsSeen, but for which episode saw them."""
+
 
 class Episode(Steps):
     """One episode of one agent in one environment. Made by `track.episodes`, `track.evaluate` and `track.wrap`."""
 
     __slots__ = (
         "_bars_told",
+        "_seen",
         "_track",
-        "bars",
         "ended",
         "entry",
         "heard",
@@ -57,8 +62,7 @@ class Episode(Steps):
         self.entry = entry
         self.position = position
         self.seed = seed if entry is None else entry.seed
-        self.bars: list[SeenBars] = []
-        """What it was recorded to have seen."""
+        self._seen: list[Told] = []
         self.ended = False
         self.shown: Callable[[], Bars] | None = None
         """Asked at the end for the bars to observe, where an environment chose them."""
@@ -69,6 +73,11 @@ class Episode(Steps):
         """Record EpisodeStarted."""
         begin((self,))
         self._straight(self._track.recorder.straight)
+
+    @property
+    def bars(self) -> list[SeenBars]:
+        """What it was recorded to have seen."""
+        return [SeenBars(self.number, self.position, *told) for told in self._seen]
 
     @property
     def start(self) -> int:
@@ -123,8 +132,7 @@ class Episode(Steps):
                 self._track.deviates(f"episode {self.number} of {self._track.name} {wrong}")
             elif start is None:
                 start = entry.start
-        start = start or 0
-        self._saw(bars.instrument, bars.timeframe, start, start + len(bars), bars)
+        self._saw(bars, start or 0)
 
     def end(self, reason: str = "completed", **metrics: Any) -> None:
         """Record the end, with what the caller measured (pnl, trades, drawdown, …: numbers or text).
@@ -139,10 +147,16 @@ class Episode(Steps):
         if self.shown is not None:
             self.observe(self.shown())
             self.shown = None
-        if not self._bars_told and self.entry is not None:
-            entry = self.entry
-            self._saw(entry.instrument, entry.timeframe, entry.start, entry.stop, None)
-        self._track.recorder.episodes(like, payload, self._agent, self._flags, ((self.number, self.env_index),))
+        seen: bytes | None = None
+        declared: Told | None = None
+        entry = self.entry
+        if not self._bars_told and entry is not None:
+            declared = (entry.instrument, entry.timeframe, entry.start, entry.stop, None, "declared", None, None)
+            seen = _seen(declared)[1]
+        places = ((self.number, self.env_index),)
+        self._track.recorder.alike(like, payload, self._agent, self._flags, places, seen)
+        if declared is not None:
+            self._told(declared)
         _over((self,))
 
     @property
@@ -150,16 +164,19 @@ class Episode(Steps):
         """Is nothing to be recorded at its end but the end?"""
         return self._bars_told and self.shown is None
 
-    def _saw(self, instrument: str, timeframe: str, start: int, stop: int, bars: Bars | None) -> None:
-        """Observed, or where there are no `bars`, declared."""
-        tolerance = None if bars is None else self._track.tolerance
-        quantised = None if bars is None or tolerance is None else bars.quantised_hash(tolerance)
-        content = None if bars is None else bars.content_hash()
-        source: Literal["observed", "declared"] = "declared" if bars is None else "observed"
-        told = (instrument, timeframe, start, stop, content, source, tolerance, quantised)
-        like, payload = _seen(*told)
-        self._track.recorder.alike(like, payload, self._agent, self._flags, (self.number, self.env_index))
-        self.bars.append(SeenBars(self.number, self.position, *told))
+    def _saw(self, bars: Bars, start: int) -> None:
+        """They were observed."""
+        tolerance = self._track.tolerance
+        quantised = None if tolerance is None else bars.quantised_hash(tolerance)
+        stop, content = start + len(bars), bars.content_hash()
+        told: Told = (bars.instrument, bars.timeframe, start, stop, content, "observed", tolerance, quantised)
+        like, payload = _seen(told)
+        self._track.recorder.alike(like, payload, self._agent, self._flags, ((self.number, self.env_index),))
+        self._told(told)
+
+    def _told(self, told: Told) -> None:
+        """The log has it that the episode saw these."""
+        self._seen.append(told)
         self._bars_told = True
 
     def _planned(self) -> PlanEntry:
@@ -183,14 +200,14 @@ def begin(episodes: Sequence[Episode]) -> None:
             like = EpisodeStarted(agent=_ANY, episode=0, seed=first.seed, entry=first.position, params=params)
             payload = payload_of(like)
     places = [(one.number, one.env_index) for one in episodes]
-    first._track.recorder.episodes(like, payload, first._agent, first._flags, places)
+    first._track.recorder.alike(like, payload, first._agent, first._flags, places)
 
 
 def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"]) -> None:
     """Record the ends of `simple` episodes of one agent and phase, all or none."""
     first = episodes[0]
     places = [(one.number, one.env_index) for one in episodes]
-    first._track.recorder.episodes(*_ENDED[reason], first._agent, first._flags, places)
+    first._track.recorder.alike(*_ENDED[reason], first._agent, first._flags, places)
     _over(episodes)
 
 
@@ -206,26 +223,16 @@ def _over(episodes: Sequence[Episode]) -> None:
 
 def _packed_start(seed: int | None, entry: int | None) -> bytes:
     """`payload_of` a start without params, quicker."""
-    content = {}
-    if seed is not None:
-        content["seed"] = seed
-    if entry is not None:
-        content["entry"] = entry
-    return pack(content, "EpisodeStarted") if content else b""
+    if entry is None or seed is None or not 0 <= seed <= _SEED_MAX:
+        content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
+        return pack(content, "EpisodeStarted") if content else b""
+    return _pack_plain({"seed": seed, "entry": entry})
 
 
 @lru_cache(maxsize=1024)
-def _seen(
-    instrument: str,
-    timeframe: str,
-    start: int,
-    stop: int,
-    content_hash: bytes | None,
-    source: Literal["observed", "declared"],
-    tolerance: float | None,
-    quantised_hash: bytes | None,
-) -> tuple[BarsSeen, bytes]:
+def _seen(told: Told) -> tuple[BarsSeen, bytes]:
     """The bars that an episode saw, but for which episode; and their payload. Plans show the same ones again."""
+    instrument, timeframe, start, stop, content_hash, source, tolerance, quantised_hash = told
     like = BarsSeen(
         agent=_ANY,
         episode=0,
@@ -251,5 +258,8 @@ def _ended(reason: str, metrics: dict[str, Any]) -> tuple[EpisodeEnded, bytes]:
 
 _ANY = "-"
 """Stands for an agent's name in an event of which only what it has in common with others is used."""
+_SEED_MAX = (1 << 64) - 1
+_pack_plain: Callable[[dict[str, int]], bytes] = Packer().pack
+"""Of integers only: with them no other thread comes in between."""
 _STARTED = EpisodeStarted(agent=_ANY, episode=0)
 _ENDED = {reason: _ended(reason, {}) for reason in ("terminated", "truncated", "completed")}

@@ -57,9 +57,10 @@ def walk(saver: Saver, tracks: Sequence[Track], plan: Plan, phase: Phase) -> Ite
     """
     current = Pass(None if len(tracks) == len(saver.tracks) else tracks[0].name, phase, len(plan), plan.hash)
     walking = saver.begin(current, tracks, plan)
+    begun = walking.begun
     try:
         for index, entry in enumerate(plan):
-            if walking.skips(index):
+            if begun and walking.skips(index):
                 continue
             position = walking.position(index)
             episodes = tuple(
@@ -106,9 +107,14 @@ class Walking:
     whole: bool = False
     """It was walked to its end, not left by a break or an exception."""
 
+    @property
+    def begun(self) -> bool:
+        """Did an earlier attempt do any of it? Only then there is anything to skip."""
+        return not self.nested and (self.over or all(len(track.finished[self.current.phase]) for track in self.tracks))
+
     def skips(self, index: int) -> bool:
         """Need this entry not be done again?"""
-        if self.nested or self.current.kind == "loop":
+        if self.nested:
             return False
         return self.over or all(self.first + index in track.finished[self.current.phase] for track in self.tracks)
 

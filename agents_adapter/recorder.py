@@ -7,14 +7,14 @@ ends early can be resumed from its last checkpoint.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, ParamSpec
 
 import journal
-from journal.batch import Packed
 from journal.errors import JournalFailed
 
 OnFailure = Literal["raise", "warn"]
+Arguments = ParamSpec("Arguments")
 
 
 class Recorder:
@@ -25,12 +25,12 @@ class Recorder:
         self.failure: JournalFailed | None = None
         """Why nothing is recorded any more; always None where failures are raised."""
         self._forgiving = on_failure == "warn"
-        self.reward: Callable[[int, int, int, float, int, int], object] = (
-            self._forgiving_reward if self._forgiving else log.reward
-        )
-        """(agent's number, episode, step, value, env_index, flags), as `Log.reward`."""
         self.straight = None if self._forgiving else log
         """The log, where an episode's steps may go straight into it: a failure is theirs to raise."""
+        self.reward = self._forgiven(log.reward)
+        self.alike = self._forgiven(log.alike)
+        self.batch = self._forgiven(log.batch)
+        """As those of `Log`; what they return is nothing to build upon."""
 
     def append(self, event: journal.Event) -> int:
         """Append one event; its seq, or -1 where nothing is recorded any more."""
@@ -40,32 +40,6 @@ class Recorder:
             except JournalFailed as error:
                 self.failed(error)
         return -1
-
-    def episodes(
-        self, like: journal.Event, payload: bytes, agent: int, flags: int, places: Sequence[tuple[int, int]]
-    ) -> None:
-        """As `Log.episodes`."""
-        if self.failure is None:
-            try:
-                self.log.episodes(like, payload, agent, flags, places)
-            except JournalFailed as error:
-                self.failed(error)
-
-    def alike(self, like: journal.Event, payload: bytes, agent: int, flags: int, place: tuple[int, int]) -> None:
-        """As `Log.alike`, of one event."""
-        if self.failure is None:
-            try:
-                self.log.alike(like, payload, agent, flags, (place,))
-            except JournalFailed as error:
-                self.failed(error)
-
-    def batch(self, agent: int, packed: Packed, flags: int) -> None:
-        """As `Log.batch`."""
-        if self.failure is None:
-            try:
-                self.log.batch(agent, packed, flags)
-            except JournalFailed as error:
-                self.failed(error)
 
     def agent(self, name: str) -> int:
         """The agent's number in this journal, or 0 where nothing is recorded any more."""
@@ -89,11 +63,16 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def _forgiving_reward(
-        self, agent: int, episode: int, step: int, value: float, env_index: int = 0, flags: int = 0
-    ) -> None:
-        if self.failure is None:
-            try:
-                self.log.reward(agent, episode, step, value, env_index, flags)
-            except JournalFailed as error:
-                self.failed(error)
+    def _forgiven(self, record: Callable[Arguments, object]) -> Callable[Arguments, object]:
+        """`record`, whose failures are raised or told once."""
+        if not self._forgiving:
+            return record
+
+        def recorded(*given: Arguments.args, **named: Arguments.kwargs) -> None:
+            if self.failure is None:
+                try:
+                    record(*given, **named)
+                except JournalFailed as error:
+                    self.failed(error)
+
+        return recorded

@@ -296,15 +296,18 @@ class Saver:
 
     def boundary(self, *, iteration: bool = False, last: bool = False) -> None:
         """Between two episodes or iterations: save if it is time to, and no episode is open. `last`: a pass is over."""
+        if not self.saves:
+            return
         if iteration:
             self._since[_ITERATIONS] += 1
-        if len(self._walked) > (0 if last else 1):
+        due = self._due()
+        if not (due or last) or len(self._walked) > (0 if last else 1):
             return
         if not self._busy():
-            if self._due() or (last and self._since):
+            if due or self._since:
                 self.save()
-        elif self._due():
-            if iteration and self.saves:
+        elif due:
+            if iteration:
                 self._keep()
             self._warn_of_none()
 

@@ -100,18 +100,27 @@ class Appending(Tail):
         return seq
 
     def alike(
-        self, like: Event, payload: bytes, agent: int, flags: int, places: Sequence[tuple[int, int]], value: float = 0.0
+        self,
+        like: Event,
+        payload: bytes,
+        agent: int,
+        flags: int,
+        places: Sequence[tuple[int, int]],
+        seen: bytes | None = None,
     ) -> int:
         """Append events that are as `like` but for (episode, env_index), in `places`: all of them, or none.
 
         As `append`, for a caller that has `payload_of` them already: they are checked against the log, not by
-        themselves. `agent` is the number that `agent()` gave, `flags` is 1 in the eval phase, `value` is in each cell;
-        an env_index stands in `places` once. Returns the seq of the first.
+        themselves. `agent` is the number that `agent()` gave, `flags` is 1 in the eval phase; an env_index stands in
+        `places` once. `monotonic` is stamped. `seen` is the payload of a BarsSeen for each of them to come with; these
+        stand before the others. Returns the seq of the first.
         """
-        kind, length = like.kind, len(payload)
-        extent, pad = cell.extent_of(length)
-        size = CELL + extent * CELL
-        needed = size * len(places)
+        kind, count = like.kind, len(places)
+        facts = ((kind, payload),) if seen is None else ((cell.BARS_SEEN, seen), (kind, payload))
+        size = 0
+        for _, content in facts:
+            size += CELL + (len(content) + CELL - 1 & -CELL)
+        needed = size * count
         with self.lock:
             self._usable()
             _, offset, seq = self.tail_locked()
@@ -121,25 +130,32 @@ class Appending(Tail):
             try:
                 if not 0 < agent <= self._names:
                     raise EventRejected(unknown_agent(agent))
-                salt, time_ns = self._salt, self.time_ns()
-                forged = 0xFF in payload[5::CELL]
-                payload_crc, padded = crc32c(payload, salt), payload + bytes(pad)
+                salt, base, time_ns, monotonic = self._salt, self._base, self.time_ns(), self._monotonic()
                 at, number = offset, seq
                 parts: list[bytes] = []
-                for episode, env_index in places:
-                    position = self._base + (at >> 6) & 0xFFFFFFFF
-                    if forged:
-                        self._checked(payload, position, at)
-                    own = payload_crc ^ position if length else 0
-                    body = _pack_body(
-                        kind, extent, number, time_ns, pad, flags, 0, own, agent, env_index, episode, 0, value
-                    )
-                    parts += _pack_cell(crc32c(body, salt) ^ position, body), padded
-                    at, number = at + size, number + 1
+                for which, content in facts:
+                    value = 0.0 if which == cell.BARS_SEEN else monotonic
+                    extent = pad = own = content_crc = 0
+                    padded, forged = b"", False
+                    if content:
+                        extent, pad = cell.extent_of(len(content))
+                        padded = content.ljust(extent * CELL, b"\0")
+                        content_crc, forged = crc32c(content, salt), 0xFF in content[5::CELL]
+                    for episode, env_index in places:
+                        position = base + (at >> 6) & 0xFFFFFFFF
+                        if content:
+                            if forged:
+                                self._checked(content, position, at)
+                            own = content_crc ^ position
+                        body = _pack_body(
+                            which, extent, number, time_ns, pad, flags, 0, own, agent, env_index, episode, 0, value
+                        )
+                        parts += _pack_cell(crc32c(body, salt) ^ position, body), padded
+                        at, number = at + CELL + len(padded), number + 1
                 # The first head, which publishes them all, comes last.
                 head = parts[0]
-                parts[0] = b""
                 if needed > CELL:
+                    parts[0] = b""
                     self._segment.write(offset + CELL, b"".join(parts))
                 self._segment.write(offset, head)
                 self._offset = offset + needed
@@ -147,13 +163,13 @@ class Appending(Tail):
                 self.context.take_in(kind, flags, agent, places)
             except BaseException as error:
                 taken = tuple((like, flags, agent, env_index, episode) for episode, env_index in places)
-                self._interrupted = (offset, seq, len(places), needed, taken)
+                self._interrupted = (offset, seq, count * len(facts), needed, taken)
                 self._settle()
                 self._explain(error)
                 raise
             self._allow()
         if self._always:
-            self._reach(seq + len(places) - 1)
+            self._reach(number - 1)
         return seq
 
     def _checked(self, payload: bytes, position: int, offset: int) -> int:

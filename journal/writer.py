@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock as Mutex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -120,10 +120,6 @@ class Log(Batching):
             value,
             event=event,
         )
-
-    def episodes(self, like: Event, payload: bytes, agent: int, flags: int, places: Sequence[tuple[int, int]]) -> int:
-        """As `alike`, of the starts or the ends of episodes: `monotonic` is stamped here."""
-        return self.alike(like, payload, agent, flags, places, self._monotonic())
 
     def agent(self, name: str) -> int:
         """The number of an agent in this journal, for `reward` and `rewards`; a new name gets one.

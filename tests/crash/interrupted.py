@@ -79,7 +79,7 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
         seq = log.append(journal.EpisodeStarted(agent="a", episode=mark, env_index=mark))
     elif kind == "episodes":
         places = [(mark + more, mark + more) for more in range(3)]
-        seq = log.episodes(journal.EpisodeStarted(agent="a", episode=0), b"", agent, 0, places)
+        seq = log.alike(journal.EpisodeStarted(agent="a", episode=0), b"", agent, 0, places)
         known.update((seq + more, mark + more) for more in range(3))
     elif kind == "metric":
         seq = log.append(journal.MetricLogged(agent="a", metric=f"m{mark % 500}", step=mark, value=1.0))

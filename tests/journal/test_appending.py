@@ -30,8 +30,8 @@ def test_they_are_what_one_append_after_the_other_gives(storage: MemoryStorage, 
     other = MemoryStorage()
     with journal.open("m", storage=storage) as log, journal.open("o", storage=other) as alone:
         agent = log.agent("A")
-        assert log.episodes(STARTED, b"", agent, 1, PLACES) == 1
-        assert log.episodes(ENDED, payload_of(ENDED), agent, 1, PLACES) == 4
+        assert log.alike(STARTED, b"", agent, 1, PLACES) == 1
+        assert log.alike(ENDED, payload_of(ENDED), agent, 1, PLACES) == 4
         assert log.next_seq == 7 and not log.context.episodes
         for event in (EpisodeStarted, EpisodeEnded):
             more: dict[str, Any] = {} if event is EpisodeStarted else {"reason": "terminated", "metrics": {"pnl": 1.5}}
@@ -47,7 +47,7 @@ def test_where_one_contradicts_the_log_none_is_recorded(opened: tuple[int, int],
         agent = log.agent("A")
         log.append(EpisodeStarted(agent="A", episode=opened[0], env_index=opened[1]))
         with pytest.raises(journal.EventRejected, match="open"):
-            log.episodes(like, payload_of(like), agent, 0, PLACES)
+            log.alike(like, payload_of(like), agent, 0, PLACES)
         assert log.append(journal.Custom(name="x")) == 2
     assert [one.kind for one in events_of(storage)] == ["NameGiven", "EpisodeStarted", "Custom"]
 
@@ -57,7 +57,7 @@ def test_of_an_agent_that_has_no_number_none_is_recorded(agent: int) -> None:
     with journal.open("m", storage=MemoryStorage()) as log:
         log.agent("A")
         with pytest.raises(journal.EventRejected, match=r"log\.agent"):
-            log.episodes(STARTED, b"", agent, 0, PLACES)
+            log.alike(STARTED, b"", agent, 0, PLACES)
         assert log.next_seq == 1 and not log.context.episodes
 
 
@@ -82,14 +82,14 @@ def test_interrupted_they_are_all_there_and_counted_or_none_is(
 
         log._segment.write = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            log.episodes(STARTED, b"", agent, 0, PLACES)
+            log.alike(STARTED, b"", agent, 0, PLACES)
         log._segment.write = plain  # type: ignore[method-assign]
         there = write == 2 and done
         assert log.next_seq == (4 if there else 1)
         assert len(log.context.episodes) == (3 if there else 0)
         if not there:
-            log.episodes(STARTED, b"", agent, 0, PLACES)
-        log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES)
+            log.alike(STARTED, b"", agent, 0, PLACES)
+        log.alike(ENDED, payload_of(ENDED), agent, 0, PLACES)
     assert [one.kind for one in events_of(storage)] == ["NameGiven", *["EpisodeStarted"] * 3, *["EpisodeEnded"] * 3]
 
 
@@ -97,8 +97,8 @@ def test_killed_right_after_it_they_are_there_with_their_payloads(storage: Memor
     """No seal vouches for them yet: each head and each payload has to check by itself."""
     log = journal.open("m", storage=storage, sync="close")
     agent = log.agent("A")
-    log.episodes(STARTED, b"", agent, 0, PLACES)
-    log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES)
+    log.alike(STARTED, b"", agent, 0, PLACES)
+    log.alike(ENDED, payload_of(ENDED), agent, 0, PLACES)
     log.append(journal.Custom(name="alone", data=bytes(100)))
     dead = storage.kill()
     log.close()
@@ -118,7 +118,7 @@ def test_killed_before_the_first_head_is_there_none_is(write: int, storage: Memo
         left.append(storage.kill())
 
     log._segment.write = noted  # type: ignore[method-assign]
-    log.episodes(STARTED, b"", agent, 0, PLACES)
+    log.alike(STARTED, b"", agent, 0, PLACES)
     log._segment.write = plain  # type: ignore[method-assign]
     log.close()
     dead = left[write - 1]
@@ -131,8 +131,8 @@ def test_they_never_lie_in_two_segments(small_segments: int, storage: MemoryStor
         agent = log.agent("A")
         for episode in range(0, 3000, 3):
             places = [(episode + more, more) for more in range(3)]
-            log.episodes(STARTED, b"", agent, 0, places)
-            log.episodes(ENDED, payload_of(ENDED), agent, 0, places)
+            log.alike(STARTED, b"", agent, 0, places)
+            log.alike(ENDED, payload_of(ENDED), agent, 0, places)
     kinds = [one.kind for one in events_of(storage)][1:]
     assert len(storage.list("segments")) > 1
     assert kinds == (["EpisodeStarted"] * 3 + ["EpisodeEnded"] * 3) * 1000
@@ -173,12 +173,12 @@ def test_what_is_refused_takes_no_segment(small_segments: int, storage: MemorySt
             log.reward(agent, 0, 0, 1.0)
         for refused in (
             lambda: log.append(EpisodeEnded(agent="A", episode=0, reason="terminated")),
-            lambda: log.episodes(ENDED, payload_of(ENDED), agent, 0, places),
+            lambda: log.alike(ENDED, payload_of(ENDED), agent, 0, places),
         ):
             with pytest.raises(journal.EventRejected, match="no episode is open"):
                 refused()
             assert log.tail()[0] is here
-        log.episodes(STARTED, b"", agent, 0, places)
+        log.alike(STARTED, b"", agent, 0, places)
         assert log.tail()[0] is not here
 
 
@@ -194,7 +194,7 @@ def test_no_reward_passes_an_append_that_holds_the_lock(storage: MemoryStorage) 
         log._put, log._segment.write = looking(put), looking(write)  # type: ignore[method-assign]
         log.append(journal.Custom(name="x"))
         assert log._limit == log._way
-        log.episodes(STARTED, b"", agent, 0, PLACES)
+        log.alike(STARTED, b"", agent, 0, PLACES)
         assert log._limit == log._way
         log._put, log._segment.write = put, write  # type: ignore[method-assign]
         assert seen and not any(seen)
@@ -231,7 +231,7 @@ def test_what_is_not_said_is_zero(storage: MemoryStorage) -> None:
     heads = heads[heads["kind"] < cell.MARK_FIRST][1:]
     assert len(heads) == 7
     assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all() and (heads["extent"] == 0).sum() == 4
-    assert not any(heads[name].any() for name in ("flags", "form", "step", "value"))
+    assert not any(heads[name].any() for name in ("flags", "form", "step"))
     assert not any(heads[name][0] for name in ("agent", "env_index", "episode"))
 
 
@@ -289,7 +289,7 @@ def test_an_episode_whose_start_was_interrupted_twice_is_open(door: str, storage
         log._unwind = unwind  # type: ignore[method-assign]
         assert log.next_seq == 1
         with pytest.raises(journal.EventRejected, match="episode 4 is open there"):
-            log.append(start) if door == "append" else log.episodes(STARTED, b"", agent, 0, [(4, 0)])
+            log.append(start) if door == "append" else log.alike(STARTED, b"", agent, 0, [(4, 0)])
         assert log.next_seq == 2
 
 
@@ -316,10 +316,10 @@ def test_a_store_that_fails_is_the_end_and_counted_if_it_is_there(
             if door == "append":
                 log.append(EpisodeStarted(agent="A", episode=4))
             else:
-                log.episodes(STARTED, b"", agent, 0, [(4, 0)])
+                log.alike(STARTED, b"", agent, 0, [(4, 0)])
         assert log.next_seq == (2 if done else 1)
         with pytest.raises(journal.JournalFailed):
-            log.episodes(STARTED, b"", agent, 0, PLACES)
+            log.alike(STARTED, b"", agent, 0, PLACES)
         with pytest.raises(journal.JournalFailed):
             log.close()
 
@@ -328,7 +328,7 @@ def test_what_does_not_fit_a_cell_is_told_and_not_recorded(storage: MemoryStorag
     with journal.open("m", storage=storage, sync="close") as log:
         agent = log.agent("A")
         with pytest.raises(journal.EventRejected, match="does not fit a cell"):
-            log.episodes(STARTED, b"", agent, 0, [(1, 0), (2, -1)])
+            log.alike(STARTED, b"", agent, 0, [(1, 0), (2, -1)])
         log._limit = 0
         with pytest.raises(journal.EventRejected, match="does not fit a cell"):
             log.reward(agent, 0, -1, 1.0)
@@ -341,7 +341,7 @@ def test_closed_it_takes_nothing(storage: MemoryStorage) -> None:
     agent = log.agent("A")
     log.close()
     for refused in (
-        lambda: log.episodes(STARTED, b"", agent, 0, PLACES),
+        lambda: log.alike(STARTED, b"", agent, 0, PLACES),
         lambda: log.append(EpisodeStarted(agent="A", episode=4)),
         lambda: log.rewards(agent, 0, 0, [1.0]),
     ):
@@ -355,9 +355,9 @@ def test_only_always_promises_each_before_it_returns(sync: Any, storage: MemoryS
         agent, promises = log.agent("A"), [log.promised.seq]
         log.append(EpisodeStarted(agent="A", episode=1, env_index=9))
         promises.append(log.promised.seq)
-        log.episodes(STARTED, b"", agent, 0, PLACES)
+        log.alike(STARTED, b"", agent, 0, PLACES)
         promises.append(log.promised.seq)
-        log.episodes(ENDED, payload_of(ENDED), agent, 0, PLACES[:1])
+        log.alike(ENDED, payload_of(ENDED), agent, 0, PLACES[:1])
         promises.append(log.promised.seq)
         log.rewards(agent, 0, 0, [1.0, 2.0])
         promises.append(log.promised.seq)

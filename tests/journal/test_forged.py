@@ -70,7 +70,7 @@ def test_how_far_from_its_place_a_cell_is_believed_goes_by_where_the_payload_sta
     like, places = journal.EpisodeEnded(agent="-", episode=0, reason="terminated"), [(0, 0)]
     with journal.open("m", storage=MemoryStorage(), sync="close") as log:
         agent = log.agent("A")
-        log.episodes(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
+        log.alike(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
         for step in range(5):
             log.reward(agent, 0, step, 1.0)
         here, offset, seq = log.tail()
@@ -80,7 +80,7 @@ def test_how_far_from_its_place_a_cell_is_believed_goes_by_where_the_payload_sta
         )
         refused = contextlib.nullcontext() if more else pytest.raises(journal.EventRejected, match="forged")
         with refused:
-            log.rewards(agent, 0, 0, batch_of(raw)) if door == "rewards" else log.episodes(like, raw, agent, 0, places)
+            log.rewards(agent, 0, 0, batch_of(raw)) if door == "rewards" else log.alike(like, raw, agent, 0, places)
         assert (log.next_seq == seq) == (not more)
 
 
@@ -89,9 +89,9 @@ def test_of_several_events_each_place_is_looked_at() -> None:
     like, places = journal.EpisodeEnded(agent="-", episode=0, reason="terminated"), [(0, 0), (1, 1)]
     with journal.open("m", storage=MemoryStorage(), sync="close") as log:
         agent = log.agent("A")
-        log.episodes(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
+        log.alike(journal.EpisodeStarted(agent="-", episode=0), b"", agent, 0, places)
         with pytest.raises(journal.EventRejected, match="byte 0 of the payload begins a forged promise"):
-            log.episodes(like, promise(log, 3, stated=0), agent, 0, places)
+            log.alike(like, promise(log, 3, stated=0), agent, 0, places)
         assert log.next_seq == 3 and len(log.context.episodes) == 2
 
 
