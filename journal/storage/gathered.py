@@ -14,6 +14,7 @@ from journal.storage import Buffer, File
 
 _Part = tuple[int, bytes]
 _offset: Final = itemgetter(0)
+_NOTHING: Final[tuple[list[_Part], tuple[int, bytes] | None]] = ([], None)
 
 
 class GatheredFile:
@@ -26,7 +27,7 @@ class GatheredFile:
         self._inner = inner
         self._parts: list[_Part] = []
         """What waits, oldest first."""
-        self._joined: tuple[list[_Part], tuple[int, bytes] | None] = ([], None)
+        self._joined = _NOTHING
         """What was joined last, and what that gave: a promise hashes and then writes the same."""
 
     def write(self, offset: int, data: Buffer) -> None:
@@ -73,25 +74,23 @@ class GatheredFile:
         for offset, data in parts if whole is None else (whole,):
             self._inner.write(offset, data)
         del self._parts[: len(parts)]
+        self._joined = _NOTHING
 
     def _join(self, parts: list[_Part]) -> tuple[int, bytes] | None:
         """(offset, bytes) of all of them, if they lie side by side, in whatever order they came."""
         joined, whole = self._joined
         if parts != joined:
-            whole = _join(parts)
+            whole = _side_by_side(sorted(parts, key=_offset))
             self._joined = parts, whole
         return whole
 
 
-def _join(parts: list[_Part]) -> tuple[int, bytes] | None:
+def _side_by_side(parts: list[_Part]) -> tuple[int, bytes] | None:
     if not parts:
         return None
     at = begin = parts[0][0]
     for offset, data in parts:
         if offset != at:
-            break
+            return None
         at += len(data)
-    else:
-        return begin, b"".join([data for _, data in parts])
-    ordered = sorted(parts, key=_offset)  # A head is written behind its payload.
-    return None if ordered == parts else _join(ordered)
+    return begin, b"".join([data for _, data in parts])

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,16 @@ def test_where_statx_is_not_to_be_had_a_deleted_and_a_cut_file_are_noticed_too(
     file.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         file.check(10)
+
+
+@pytest.mark.parametrize("platform", ["darwin", "zos"])
+def test_on_another_system_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """A function of that name may be another one there."""
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("the C library"))
+    file = disk.DiskStorage(tmp_path).create("a", 10)
+    assert file.check(10) is None and "10 bytes" in str(file.check(11))
+    file.close()
 
 
 def test_where_the_c_library_cannot_be_opened_python_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -82,10 +83,10 @@ def test_what_waits_comes_with_the_sync_in_one_write(file: GatheredFile, inner: 
 def test_a_head_behind_its_payload_comes_in_the_same_write(file: GatheredFile, inner: Inner) -> None:
     file.write(8, b"before")
     file.write(16, b"payload")
-    file.write(14, b"hd")
-    assert file.read(8, 15) == b"beforehdpayload"
+    file.write(14, b"zz")
+    assert file.read(8, 15) == b"beforezzpayload"
     file.sync()
-    assert inner.asked == [(8, b"beforehdpayload"), "sync"]
+    assert inner.asked == [(8, b"beforezzpayload"), "sync"]
 
 
 def test_where_there_is_a_gap_nothing_is_written_into_it(file: GatheredFile, inner: Inner) -> None:
@@ -137,6 +138,16 @@ def test_what_is_written_is_what_it_was_then(file: GatheredFile, inner: Inner) -
     mine[:] = b"zzzz"
     file.sync()
     assert inner.data.startswith(b"abcdab")
+
+
+def test_what_was_brought_is_let_go(file: GatheredFile) -> None:
+    """A payload has up to 4 MiB."""
+    payload = random.Random(0).randbytes(100)
+    before = sys.getrefcount(payload)
+    file.write(0, payload)
+    assert file.read(0, 100) == payload and sys.getrefcount(payload) > before
+    file.sync()
+    assert sys.getrefcount(payload) == before
 
 
 def test_what_is_written_during_a_sync_waits_for_the_next(file: GatheredFile, inner: Inner) -> None:

@@ -215,3 +215,59 @@ def test_telling_wakes_each_once(now: list[float], monkeypatch: pytest.MonkeyPat
     told: list[Any] = list(one.waiting)
     assert one.tell() == 2 and one.tell() == 0
     assert [queue.qsize() for queue in told] == [1, 1]
+
+
+def asleep(of: Sharing, number: int) -> list[SimpleQueue[None]]:
+    """So many threads wait, one after the other."""
+    queues: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(number)]
+    of.waiting += queues
+    return queues
+
+
+def awake(queues: list[SimpleQueue[None]]) -> list[bool]:
+    return [queue.qsize() == 1 for queue in queues]
+
+
+def test_of_many_who_wait_three_are_told_at_once_and_the_last_to_come_first() -> None:
+    many = Sharing(threading.Lock())
+    queues = asleep(many, 5)
+    assert many.tell() == 5 and many.waiting == [] and many.company == 1
+    assert awake(queues) == [False, False, True, True, True]
+    many.tell_next()
+    assert awake(queues) == [False, True, True, True, True]
+    many.tell_next()
+    many.tell_next()
+    assert all(awake(queues)) and many.untold == []
+    queues = asleep(many, 5)
+    many.served(0.0)
+    assert many.company == 6, "also those who are not told yet"
+
+
+@pytest.mark.parametrize("syncs", [False, True])
+def test_who_wakes_tells_the_next_first(now: list[float], monkeypatch: pytest.MonkeyPatch, syncs: bool) -> None:
+    """Whether it waited for a sync at work or for company; and also when nobody woke it."""
+    three = gathered(0.0, now, monkeypatch)
+    queues = asleep(three, 5)
+    three.tell()
+    waits(monkeypatch, lambda: awake(queues) == [False, False, True, True, True] or pytest.fail("too early"))
+    if syncs:
+        three.mutex.acquire()
+    assert not three.turn().mine()
+    assert awake(queues) == [False, True, True, True, True]
+
+
+def test_who_does_not_wait_tells_nobody(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits(monkeypatch)
+    one = Sharing(threading.Lock())
+    queues = asleep(one, 5)
+    one.tell()
+    assert one.turn().mine() and awake(queues) == [False, False, True, True, True]
+
+
+def test_whom_an_interrupt_left_asleep_the_next_round_tells() -> None:
+    many = Sharing(threading.Lock())
+    left = asleep(many, 5)
+    many.tell()
+    later = asleep(many, 2)
+    assert many.tell() == 2
+    assert awake(later) == [True, True] and awake(left) == [False, True, True, True, True]
