@@ -27,6 +27,7 @@ from benchmarks import (
     starting,
     synced,
     verifying,
+    writing_batches,
 )
 from benchmarks.fresh import Died, fresh
 from benchmarks.question import Effort, say
@@ -38,6 +39,7 @@ QUESTIONS: Final[dict[str, ModuleType]] = {
     "one-event": one_event,
     "pause": pause,
     "batches": batches,
+    "writing-batches": writing_batches,
     "synced": synced,
     "loops": loops,
     "cold-read": cold_read,

@@ -38,6 +38,8 @@ COLUMNS: Final[tuple[tuple[str, str, Callable[[Row], str]], ...]] = (
     ("M events/s", "events_per_second", lambda row: f"{row['events_per_second'] / 1e6:,.2f}"),
     ("ms", "wall_ms", lambda row: f"{row['wall_ms']:,.1f}"),
     ("CPU ms", "cpu_ms", lambda row: f"{row['cpu_ms']:,.1f}"),
+    ("µs", "wall_us", lambda row: f"{row['wall_us']:,.1f}"),
+    ("CPU µs", "cpu_us", lambda row: f"{row['cpu_us']:,.1f}"),
     ("ns/event", "wall_ns", lambda row: f"{row['wall_ns']:,.1f}"),
     ("CPU ns", "cpu_ns", lambda row: f"{row['cpu_ns']:,.1f}"),
     ("time ratio", "wall_ratios", _ratio),

@@ -126,14 +126,14 @@ def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
     yield from _of(limits(directory, stack), ARRAY, ARRAY_SYNC)
     for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
         log = stack.enter_context(journal.open(f"{directory}/batches-{sync}", sync=sync))
-        _grow(log)
+        grow(log)
         yield Contender(name, ARRAY, rewards(log), survives, BATCH, READY, partial(ready, log))
     always = stack.enter_context(journal.open(f"{directory}/batches-always", sync="always"))
-    _grow(always)
+    grow(always)
     run = rewards(always)
     yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, run, "power cut", BATCH, READY, partial(ready, always))
     synced = stack.enter_context(journal.open(f"{directory}/batches-synced", sync="close"))
-    _grow(synced)
+    grow(synced)
     append = rewards(synced)
 
     def appended_and_synced(calls: int) -> None:
@@ -176,7 +176,7 @@ def ready(log: journal.Log) -> None:
         time.sleep(0.001)
 
 
-def _grow(log: journal.Log) -> None:
+def grow(log: journal.Log) -> None:
     """Segments double until they have their full size: measured is the log as it is after its first minute.
 
     Slowly, as a training does: a log that outruns its disk goes on in segments that are only allocated, and the first
