@@ -340,7 +340,7 @@ class Run:
     def _complete(self) -> None:
         """Nothing is left open or unsaved."""
         for track in self.tracks.values():
-            for episode in list(track.open.values()):
+            for episode in track.all_open():
                 episode.end()
         for saver in self._savers.values():
             saver.finish()

@@ -88,7 +88,7 @@ class Saver:
     @property
     def over(self) -> bool:
         """Is nothing left to do, as far as can be seen? A learner that asked for no pass may have more to learn."""
-        if self._walked or self._left_early or any(track.open for track in self.tracks):
+        if self._walked or self._left_early or any(track.all_open() for track in self.tracks):
             return False
         return bool(self._passes or not self.saves)
 

@@ -15,7 +15,7 @@ from agents_adapter.environments import Environments
 from agents_adapter.episode import Episode, begin
 from agents_adapter.plan import Plan
 from agents_adapter.proxy import as_seed
-from agents_adapter.vector import RecordedVector
+from agents_adapter.vector import RecordedVector, SubEnvironments
 from agents_adapter.wrap import RecordedEnvironment, Shown
 from journal.errors import EventRejected, JournalClosed
 from journal.events import MetricLogged, Phase, check_count
@@ -52,7 +52,8 @@ class Track:
         self.number = run.recorder.agent(name)
         """The name's number in this journal."""
         self.open: dict[Key, Episode] = {}
-        """(phase, env_index) → its open episode."""
+        """(phase, env_index) → its open episode; of vector environments only those that are episodes by themselves."""
+        self.vectors: list[SubEnvironments] = []
         self.resets: set[Key] = set()
         """Wrapped environments that were reset and not stepped since; vector environments that were reset."""
         self.next_number: dict[Phase, int] = dict.fromkeys(PHASES, 0)
@@ -120,7 +121,7 @@ class Track:
         self.check_open()
         phase: Phase = self.planned or "train"
         if step is None:
-            opened = self.open.get((phase, 0))
+            opened = self.opened((phase, 0))
             step = self.next_number[phase] if opened is None else opened.number
         if not isinstance(metrics, Mapping):
             raise EventRejected(f"log() takes a dict of numbers, this is {metrics!r:.80}")
@@ -158,6 +159,29 @@ class Track:
         """Raises `JournalClosed` after the run's end."""
         self._run.check_open()
 
+    def opened(self, place: Key) -> Episode | None:
+        """The episode that is open there, also in a vector environment."""
+        if place not in self.open:
+            for vector in self.vectors:
+                vector.tell(place)
+        return self.open.get(place)
+
+    def all_open(self) -> list[Episode]:
+        """All open episodes, also those in vector environments."""
+        for vector in self.vectors:
+            vector.tell()
+        return list(self.open.values())
+
+    @property
+    def watched(self) -> bool:
+        """Is what is done again compared with the first time?"""
+        return self._run.watch.watching
+
+    @property
+    def seeds_episodes(self) -> bool:
+        """Does each start of an episode seed the global generators?"""
+        return self._run.seeding == "episode"
+
     def start_episode(
         self,
         phase: Phase,
@@ -171,6 +195,8 @@ class Track:
         """Record the start of the next episode. One that is still open there is ended first."""
         self.check_open()
         before = self.open.get((phase, env_index))
+        if before is None and self.vectors:
+            before = self.opened((phase, env_index))
         if before is not None:
             before.end()
         number = self.next_number[phase]

@@ -1,6 +1,7 @@
 """Vector environments: many sub-environments that step together, each an env_index with episodes of its own.
 
-    step     one batch of rewards for the sub-environments that moved, then the ends of those whose episodes are over
+    step     one append, in which are the starts of the episodes that it begins, one batch of rewards for the
+             sub-environments that moved, and the ends of those whose episodes are over
     after an end, by the environment's autoreset mode:
         next step   the next step is that sub-environment's reset: its action, its reward are none, nothing is recorded
         same step   it was reset within the step: the next one starts its next episode
@@ -8,6 +9,9 @@
 
 The mode is what Gymnasium tells in `env.metadata["autoreset_mode"]`; where nothing is told it is next step, as
 Gymnasium has it, and same step where a step returns the four values of Stable-Baselines3's vector environments.
+
+Most sub-environments need no `Episode` of their own: a number and its steps, in arrays, are all that is recorded of
+them. One is made where there is more to tell (a seed, a plan, bars, somebody who listens), or where one is asked for.
 
 Once reset, a vector environment is always in the middle of some episode: a checkpoint lies only where all of it is
 reset. So a training resumes exactly where each iteration of `track.loop` begins with `env.reset()`.
@@ -23,18 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents_adapter.environments import sub_environments
-from agents_adapter.episode import end
+from agents_adapter.episode import Episode, end
 from agents_adapter.plan_env import followed_by
 from agents_adapter.proxy import Proxy, as_seed
 from agents_adapter.wrap import Shown, as_bars, not_a_step
-from journal.batch import CONSECUTIVE, COUNT_MAX, FLOAT64, LISTED, Packed, as_values
+from journal.batch import CONSECUTIVE, COUNT_MAX, FLOAT64, LISTED, as_values
 from journal.cell import EVAL
 from journal.errors import EventRejected
-from journal.events import Phase, check_count
+from journal.events import EpisodeEnded, Phase, check_count
+from journal.together import Ending, ending
 
 if TYPE_CHECKING:
     from agents_adapter.bars import Bars
-    from agents_adapter.episode import Episode
     from agents_adapter.track import Track
 
 Mode = Literal["next step", "same step", "disabled"]
@@ -43,6 +47,10 @@ _MODES: Final[dict[str, Mode]] = {"NextStep": "next step", "SameStep": "same ste
 _CALLERS: Final[tuple[Mode, ...]] = ("disabled", "same step")
 """Where no step resets what was not reset: the caller does, always or (within the step it goes on) the first time."""
 _ONE: Final = np.array(1, dtype="<u4")
+_BOOL, _FLOAT32 = np.dtype(bool), np.dtype(np.float32)
+_TERMINATED, _TRUNCATED = (
+    ending(EpisodeEnded(agent="-", episode=0, reason=one)) for one in ("terminated", "truncated")
+)
 _ALL: Final = LISTED | LISTED << 2 | CONSECUTIVE << 4
 _LISTED: Final = LISTED | LISTED << 2 | LISTED << 4
 """Forms of a batch: episodes and steps are listed; the sub-environments are all of them, or listed."""
@@ -100,7 +108,12 @@ class SubEnvironments:
     def __init__(self, env: Any, track: Track, bars: Shown | None, phase: Phase) -> None:
         check_count(env.num_envs, f"num_envs of {env!r:.60}")
         self._env, self._track, self._bars, self._phase = env, track, bars, phase
-        self._flags = EVAL if phase == "eval" else 0
+        self._agent, self._flags = track.number, EVAL if phase == "eval" else 0
+        self._record, self._monotonic, self._saver = (
+            track.recorder.vector_step,
+            track.recorder.log.monotonic,
+            track.saver,
+        )
         count = self._count = int(env.num_envs)
         if not 0 < count <= COUNT_MAX:
             raise EventRejected(f"num_envs of {env!r:.60} is {count:,}: 1 to {COUNT_MAX:,} can be recorded together")
@@ -116,35 +129,41 @@ class SubEnvironments:
         followed = enumerate(followed_by(sub, track, phase) for sub in subs) if len(subs) == count else ()
         self._plans = {i: follows for i, follows in followed if follows is not None}
         """What the sub-environments follow, of those that follow a plan."""
-        self._episodes: list[Episode | None] = [None] * count
-        """The open ones."""
+        self._apart = bool(self._plans) or bars is not None or track.seeds_episodes or track.watched
+        """Is there more to tell of all episodes than that they start and end?"""
+        self._episodes: dict[int, Episode] = {}
+        """The open ones, of which there was more to tell, or for which somebody asked."""
         self._seeds: dict[int, int] = {}
         """Of those that were reset with one and have not begun."""
         self._base = track.next_number[phase]
         """Numbers of episodes are counted from here, so that they need four bytes."""
         self._columns = np.zeros((3, count), dtype="<u4")
         """Of each sub-environment, as a batch has it: the number of its open episode, the steps in it, its place."""
-        self._number, self._steps, self._columns[2] = self._columns[0], self._columns[1], np.arange(count)
+        self._steps, self._columns[2] = self._columns[1], np.arange(count)
+        self._numbers = [0] * count
+        """Of each the number of its open episode."""
+        self._both, self._listed = self._columns[:2], self._columns[0]
         self._heard: dict[int, Callable[[float], object]] = {}
         """Who listens to the open episodes, of the few that somebody listens to."""
         self._fresh: list[int] = []
         """Those that were reset and not stepped since, ascending."""
+        self._starting: Sequence[int] = ()
+        """Those of them whose starts are recorded with what the step gives; they begin at this monotonic second:"""
+        self._began_at = 0.0
         self._reset = False
         """Was it ever?"""
         self._over = list(range(count))
         """Those whose episode is over and that were not reset since, ascending."""
         self._step_without(self._over)
+        track.vectors.append(self)
 
     # -- resets ------------------------------------------------------------------------------------------------------
 
     def before_reset(self, mask: Any) -> None:
         """Those in `mask` (all, if None) are about to be reset: their episodes end."""
         self._check_unplanned()
-        ending = []
-        for i in self._chosen(mask):
-            episode = self._episodes[i]
-            if episode is not None and self._steps[i]:
-                ending.append(self._closed(i))
+        open_ = self._open()
+        ending = [self._closed(i) for i in self._chosen(mask) if i in open_ and self._steps[i]]
         keys = [(self._phase, self._first + i) for i in range(self._count)] if mask is None else []
         self._track.before_reset(keys, ending)
 
@@ -189,57 +208,91 @@ class SubEnvironments:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A step is about to be taken: start the episodes of those that were reset."""
+        """A step is about to be taken: the episodes of those that were reset begin."""
         if self._waiting:
             self._track.check_open()
             told = f"step() of sub-environments {self._over[:10]} whose episode is over: call reset() first"
             raise EventRejected(f"{self._track.name}: {told}")
-        if self._fresh:
-            self._check_unplanned()
-            self._start([i for i in self._fresh if self._episodes[i] is None])
-            self._fresh = []
+        fresh = self._fresh
+        if fresh:
+            if self._saver.walking is not None:
+                self._check_unplanned()
+            if self._apart or self._seeds or self._episodes or len(fresh) > TOGETHER_MAX:
+                fresh = self._start(fresh)
+            self._starting, self._began_at = fresh, self._monotonic()
 
     def take(self, result: Any) -> Any:
         """Record what a vector step gave, and return it."""
         rewards, terminated, truncated = self._read(result)
-        moving, over = self._moving, self._over
-        if moving is None:
-            self._record(self._count, _ALL, self._columns[:2], rewards)
-        elif moving.size:
-            self._record(moving.size, _LISTED, self._columns.take(moving, axis=1), rewards[moving])
-        for i, heard in self._heard.items():
-            if i not in over:
-                heard(float(rewards[i]))
-        # Of those that did not move, too: where their next episodes start it is set to 0.
-        np.add(self._steps, _ONE, self._steps)
+        none, numbers, listed, steps = self._none, self._numbers, self._listed, self._steps
+        starting, over, moving, episodes = self._starting, self._over, self._moving, self._episodes
+        if starting:
+            base, following = self._base, self._track.next_number[self._phase]
+            for i in starting:
+                numbers[i] = following
+                listed[i], steps[i] = following - base, 0
+                following += 1
         those: list[int] = []
-        ends = terminated | truncated
-        if ends.tobytes() != self._none:
+        ending, how, told, cut = those, _TERMINATED, terminated.tobytes(), truncated.tobytes()
+        if told != none or cut != none:
+            ends = terminated if cut == none else terminated | truncated
             if self._moves is not None:
-                ends &= self._moves
-            those = ends.nonzero()[0].tolist()
-        if moving is not None:
-            # Next step's mode, else the step was refused: this step was their reset.
-            self._fresh, self._over = over, []
-        if those:
-            self._end(those, terminated)
+                ends = ends & self._moves
+            ending = those = ends.nonzero()[0].tolist()
+            if cut != none or episodes or len(those) > TOGETHER_MAX:
+                ending, how = self._alike(those, told)
+        if moving is None:
+            count, form, payload = self._count, _ALL, self._both.tobytes() + rewards.tobytes()
+        else:
+            count, form = len(moving), _LISTED
+            payload = self._columns.take(moving, 1).tobytes() + rewards[moving].tobytes()
+        if count:
+            where = self._base, self._first, payload
+            self._record(self._agent, self._flags, count, form, *where, numbers, self._began_at, starting, ending, how)
+        # Of those that did not move, too: where their next episodes start it is set to 0.
+        np.add(steps, _ONE, steps)
+        if starting:
+            self._track.next_number[self._phase] = following
+            self._starting = ()
+        if ending:
+            self._saver.episodes_ended(self._track, len(ending))
         if self._mode == "same step":
             self._fresh = those
-        elif those or moving is not None:
-            self._over = those
-            self._next_step(~ends if those else None)
+        else:
+            # Those that were over: this step was their reset, as that is next step's mode; else it was refused.
+            self._fresh = over
+            if those or over:
+                self._over = those
+                self._next_step(~ends if those else None)
+        if episodes:
+            for i, heard in self._heard.items():
+                heard(float(rewards[i]))
+            self._end([i for i in those if i in episodes], told)
         return result
 
-    def _record(self, count: int, form: int, listed: NDArray[np.uint32], rewards: NDArray[np.float64]) -> None:
-        """One batch: the columns that its form lists, each of shape (count,), then the rewards."""
-        packed = Packed(count, form, self._base, 0, self._first, listed.tobytes() + rewards.tobytes())
-        self._track.recorder.batch(self._track.number, packed, self._flags)
+    def _alike(self, those: list[int], terminated: bytes) -> tuple[list[int], Ending]:
+        """Those that can end together, and how; the others get their `Episode`."""
+        plain = [i for i in those if i not in self._episodes]
+        way = terminated[plain[0]] if plain else 1
+        alike = [i for i in plain if terminated[i] == way][:TOGETHER_MAX]
+        for i in {*plain}.difference(alike):
+            self._tell(i)
+        return alike, _TERMINATED if way else _TRUNCATED
 
     def _read(self, result: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """(rewards, terminated, truncated), each of shape (n,)."""
         values = len(result) if isinstance(result, (tuple, list)) else 0
         if values == 5:
             _, rewards, terminated, truncated, _ = result
+            if (  # As most give them.
+                type(rewards) is type(terminated) is type(truncated) is np.ndarray
+                and terminated.dtype is truncated.dtype is _BOOL
+                and rewards.shape == terminated.shape == truncated.shape == self._shape
+            ):
+                if rewards.dtype is FLOAT64:
+                    return rewards, terminated, truncated
+                if rewards.dtype is _FLOAT32:
+                    return rewards.astype(FLOAT64), terminated, truncated
         elif values == 4:
             _, rewards, done, infos = result
             cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
@@ -260,7 +313,14 @@ class SubEnvironments:
             )
         return real, first, second
 
-    def _start(self, those: list[int]) -> None:
+    def _start(self, fresh: list[int]) -> list[int]:
+        """Record the starts of which there is more to tell than their place; the others are returned."""
+        seeds, episodes = self._seeds, self._episodes
+        apart = self._apart or len(fresh) > TOGETHER_MAX
+        self._start_apart([i for i in fresh if i not in episodes and (apart or i in seeds)])
+        return [i for i in fresh if i not in episodes]
+
+    def _start_apart(self, those: list[int]) -> None:
         """Start episodes: those that nothing is to be told of beside their place together, the others one by one."""
         track, phase, first = self._track, self._phase, self._first
         seeds, plans = self._seeds, self._plans
@@ -276,25 +336,25 @@ class SubEnvironments:
 
     def _began(self, those: Sequence[int], episodes: Sequence[Episode]) -> None:
         """Their starts are recorded."""
-        base, number, steps = self._base, self._number, self._steps
+        base, listed, steps = self._base, self._listed, self._steps
         for i, episode in zip(those, episodes, strict=True):
             self._seeds.pop(i, None)
             if self._bars is not None:
                 episode.shown = partial(self._shown, self._bars, i)
             self._episodes[i] = episode
-            number[i], steps[i] = episode.number - base, 0
+            self._numbers[i] = episode.number
+            listed[i], steps[i] = episode.number - base, 0
             if episode.heard is not None:
                 self._heard[i] = episode.heard
 
     def _shown(self, bars: Shown, i: int) -> Bars:
         return as_bars(bars(self._env, i))
 
-    def _end(self, those: list[int], terminated: NDArray[np.bool_]) -> None:
+    def _end(self, those: list[int], terminated: bytes) -> None:
         """End the episodes of `those`."""
         alike: dict[Reason, list[Episode]] = {"terminated": [], "truncated": []}
-        told = terminated.tobytes()
         for i in those:
-            reason: Reason = "terminated" if told[i] else "truncated"
+            reason: Reason = "terminated" if terminated[i] else "truncated"
             episode = self._closed(i)
             if episode.simple:
                 alike[reason].append(episode)
@@ -304,11 +364,30 @@ class SubEnvironments:
             for start in range(0, len(episodes), TOGETHER_MAX):
                 end(episodes[start : start + TOGETHER_MAX], reason)
 
+    # -- episodes ----------------------------------------------------------------------------------------------------
+
+    def tell(self, place: tuple[Phase, int] | None = None) -> None:
+        """Make the `Episode` of what is open in that place (in all, if None): the track's `open` has it then."""
+        here = self._open().difference(self._episodes)
+        if place is not None:
+            here &= {place[1] - self._first} if place[0] == self._phase else set()
+        for i in here:
+            self._tell(i)
+
+    def _open(self) -> set[int]:
+        """Those in which an episode is open."""
+        return {*range(self._count)}.difference(self._over, self._fresh).union(self._episodes)
+
+    def _tell(self, i: int) -> Episode:
+        place = self._phase, self._first + i
+        episode = Episode(self._track, self._numbers[i], self._phase, env_index=place[1])
+        self._episodes[i] = self._track.open[place] = episode
+        return episode
+
     def _closed(self, i: int) -> Episode:
         """The episode of sub-environment `i`, which is to end, with its steps counted."""
-        episode = self._episodes[i]
-        assert episode is not None, "what moved has an episode"
+        episode = self._episodes.get(i) or self._tell(i)
         episode.steps = self._steps.item(i)
-        self._episodes[i] = None
+        del self._episodes[i]
         self._heard.pop(i, None)
         return episode

@@ -53,6 +53,11 @@ class Watch:
         reruns.rewound(names, to_seq, end)
         self._before |= {name: run for name, run in reruns.held.items() if name[0] == self._run}
 
+    @property
+    def watching(self) -> bool:
+        """Is there anything that may be done again?"""
+        return bool(self._before)
+
     def begun(self, agent: str, episodes: Sequence[Episode]) -> None:
         """Episodes began: listen to those that are done again."""
         if not self._before:

@@ -130,7 +130,7 @@ class Appending(Tail):
             try:
                 if not 0 < agent <= self._names:
                     raise EventRejected(unknown_agent(agent))
-                salt, base, time_ns, monotonic = self._salt, self._base, self.time_ns(), self._monotonic()
+                salt, base, time_ns, monotonic = self._salt, self._base, self.time_ns(), self.monotonic()
                 at, number = offset, seq
                 parts: list[bytes] = []
                 for which, content in facts:

@@ -43,12 +43,15 @@ STEP: Final = Struct("<IQq24sQd")
 """The same, of which `COMMON` is packed already."""
 COMMON: Final = Struct("<xB6xIIQ")
 """What the rewards of one episode have in common: flags, agent, env_index, episode."""
+EPISODE: Final = Struct("<IQqIIIIQ8xd")
+"""The same of a start or an end: kind and extent in one, pad and flags in one, form and step zeros."""
 PROMISE: Final = Struct("<HHQqQQ24s")
 """The same 60 bytes of a receipt or a seal: kind, extent, seq, time_ns, position, events, chain."""
 PUBLISH: Final = Struct("<I60s")
 """crc and body, stored by one call: the only way a cell enters the log."""
 
-assert BODY.size == BATCH.size == REWARD.size == STEP.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
+assert BODY.size == BATCH.size == REWARD.size == STEP.size == CELL - 4
+assert EPISODE.size == PROMISE.size == CELL - 4 and PUBLISH.size == CELL
 
 # Events. Numbers are part of the format: never reused, never changed.
 NAME_GIVEN: Final = 1

@@ -17,6 +17,9 @@ EpisodeKey = tuple[int, int, int]
 Places = Sequence[tuple[int, int]]
 """(episode, env_index) of several events that are alike."""
 
+Changes = dict[EpisodeKey, int]
+"""Where episodes start, and which."""
+
 # With these limits a context always fits one payload, so a segment can always be opened.
 NAMES_MAX: Final = 0xFFFF
 """Names in a journal: a metric's number has 16 bits."""
@@ -94,6 +97,12 @@ class Context:
         elif kind == cell.EPISODE_ENDED:
             for _, env_index in places:
                 self.episodes.pop((agent, flags & 1, env_index), None)
+
+    def change(self, opening: Changes, closing: Sequence[EpisodeKey]) -> None:
+        """Take in that episodes started, and then that some ended. Doing it twice changes nothing."""
+        self.episodes.update(opening)
+        for key in closing:
+            self.episodes.pop(key, None)
 
     def as_payload(self) -> dict[str, Any]:
         """Itself as what msgpack and JSON hold."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from journal import cell
 from journal.cell import CELL
-from journal.context import PLACED
+from journal.context import PLACED, Changes, EpisodeKey
 from journal.errors import DiskFull, EventRejected, JournalClosed, JournalFailed
 from journal.events import Event
 from journal.live import LiveSegment, Spares, by_system, failure
@@ -49,6 +49,8 @@ class Left(NamedTuple):
 
 Taken = tuple[Event, int, int, int, int]
 """What the context takes in of an event: itself, flags, agent, env_index, episode."""
+Changed = tuple[Changes, list[EpisodeKey]]
+"""What it takes in of a vector step: which episodes started, and which ended."""
 
 
 class Tail:
@@ -86,7 +88,7 @@ class Tail:
     def __init__(self, storage: Storage, spares: Spares, base: Base, clock: Clock) -> None:
         self.storage = storage
         self.time_ns = clock.time_ns
-        self._monotonic = clock.monotonic
+        self.monotonic = clock.monotonic
         self.lock = Mutex()
         self._turn = Turn()
         self.context = base.context
@@ -98,7 +100,7 @@ class Tail:
         self._spares = spares
         self._failure: BaseException | None = None
         self._closed = False
-        self._interrupted: tuple[int, int, int, int, tuple[Taken, ...]] | None = None
+        self._interrupted: tuple[int, int, int, int, tuple[Taken | Changed, ...]] | None = None
         """An append that raised: offset, seq, how many seqs and bytes it takes, what the context takes in."""
         self._switch: tuple[LiveSegment, int] | None = None
         self._seq = base.seq
@@ -168,7 +170,10 @@ class Tail:
                 if any(raw) and crc == int.from_bytes(raw[:4], "little"):
                     self._offset, self._seq = offset + length, seq + takes
                     for one in taken:
-                        self._take_in(*one)
+                        if len(one) == 2:
+                            self.context.change(*one)
+                        else:
+                            self._take_in(*one)
                 else:
                     self._segment.write(offset, bytes(length))
                     self._offset, self._seq = offset, seq

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from journal import cell, events
-from journal.batching import Batching
 from journal.commit import Commit, Receipt
 from journal.errors import EventRejected, JournalError
 from journal.events import Event
@@ -27,6 +26,7 @@ from journal.manifest import Manifest
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock
+from journal.together import Together
 from journal.turn import Turn
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LOCK_PATH = "writer.lock"
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
 
 
-class Log(Batching):
+class Log(Together):
     """An open journal, for writing. Made by `journal.open`; a context manager, that closes.
 
     Thread-safe. After a failed write or sync every call raises `JournalFailed`: open the journal again to recover.
@@ -107,7 +107,7 @@ class Log(Batching):
         flags = cell.EVAL if getattr(event, "phase", "train") == "eval" else 0
         value = getattr(event, "value", 0.0)
         if isinstance(event, (events.EpisodeStarted, events.EpisodeEnded)):
-            value = self._monotonic() if event.monotonic is None else event.monotonic
+            value = self.monotonic() if event.monotonic is None else event.monotonic
         return self._append_cell(
             event.kind,
             payload,

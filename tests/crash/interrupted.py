@@ -24,11 +24,13 @@ from journal.rewarding import Steps
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
+from journal.together import ending
 from journal.walk import Walk
 
 SEED, SYNC, MAPPED, COUNT = sys.argv[1:5]
 PLACE = Path(sys.argv[5]) if len(sys.argv) > 5 else None
 OURS = os.path.dirname(journal.__file__)
+ENDING = ending(journal.EpisodeEnded(agent="-", episode=0, reason="terminated"))
 LONGEST = -3 if SYNC != "always" else -2
 """What an append takes, about, as a power of ten in seconds: the timer waits up to that long."""
 PER_LIFE = 50
@@ -72,7 +74,7 @@ def interrupted(what: str, action: Callable[[], object], most: int = 2) -> bool:
 
 def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, int]) -> None:
     """One append of a random kind; `mark`, in its step or episode, tells it from all others."""
-    kind = rng.choice(("reward", "episode", "episodes", "metric", "batch"))
+    kind = rng.choice(("reward", "episode", "episodes", "metric", "batch", "vector step"))
     if kind == "reward":
         seq = log.reward(agent, 0, mark, 1.0)
     elif kind == "episode":
@@ -83,6 +85,15 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
         known.update((seq + more, mark + more) for more in range(3))
     elif kind == "metric":
         seq = log.append(journal.MetricLogged(agent="a", metric=f"m{mark % 500}", step=mark, value=1.0))
+    elif kind == "vector step":
+        numbers, all_of_them = range(mark, mark + 5), range(5)
+        payload = bytes(5 * (3 * 4 + 8))  # Three columns and a float64 each; the batch's base is its mark.
+        step = agent, 0, 5, 0b010101, mark + 5, mark, payload
+        seq = log.vector_step(*step, numbers, 0.0, all_of_them, all_of_them, ENDING)
+        for more in all_of_them:
+            known[seq + more], known[seq + 10 + more] = mark + more, -(mark + more)
+        known[seq + 5] = mark + 5
+        return
     else:
         count = rng.choice((30, 3000))  # Through the map where there is one, and not.
         seq = log.rewards(agent, 0, range(mark, mark + count), np.ones(count))
@@ -104,13 +115,14 @@ def rewards(log: journal.Log, agent: int, first: int, known: dict[int, int]) -> 
 
 
 def seen(storage: Storage) -> dict[int, int]:
-    """What somebody who reads beside the writer finds: the mark of each seq."""
+    """What somebody who reads beside the writer finds: the mark of each seq, of an end below zero."""
     marks: dict[int, int] = {}
     for piece in Walk(storage, live=True):
         for at in piece.heads.tolist():
             one = piece.cells[at]
             if int(one["kind"]) < cell.MARK_FIRST:
-                marks[int(one["seq"])] = int(one["step"]) or int(one["episode"])
+                mark = int(one["step"]) or int(one["episode"])
+                marks[int(one["seq"])] = -mark if one["kind"] == cell.EPISODE_ENDED else mark
     return marks
 
 

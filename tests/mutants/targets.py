@@ -48,6 +48,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_turn.py", "tests/journal/test_rewarding.py", "tests/journal/test_appending.py"),
     ),
     "journal.batch": ("tests/journal/test_batching.py", "tests/journal/test_batch.py"),
+    "journal.together": ("tests/journal/test_together.py",),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
     "journal.chain": ("tests/journal/test_chain.py", "tests/golden/test_golden.py", *_LOG),
