@@ -72,7 +72,7 @@ class Episode(Steps):
     def begin(self) -> None:
         """Record EpisodeStarted."""
         begin((self,))
-        self._straight(self._track.recorder.straight)
+        self.straight(self._track.recorder.straight)
 
     @property
     def bars(self) -> list[SeenBars]:
@@ -113,7 +113,7 @@ class Episode(Steps):
             heard(reward)
 
         self._record = tell
-        self._straight(None)
+        self.straight(None)
 
     def observe(self, bars: Bars, start: int | None = None) -> None:
         """Record that the environment showed exactly these bars, by their content.
@@ -216,7 +216,7 @@ def _over(episodes: Sequence[Episode]) -> None:
     track = episodes[0]._track
     for one in episodes:
         one.ended = True
-        one._straight(None)
+        one.straight(None)
         one._record = track.refuse  # Not a method of its own: with that it would wait for the garbage collector.
     track.ended(episodes)
 

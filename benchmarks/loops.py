@@ -12,14 +12,18 @@ from itertools import count as counter
 from typing import TYPE_CHECKING, Any, Final
 
 import agents_adapter
-from agents_adapter import Plan, Run
+from agents_adapter import Episode, Plan, Run
+from benchmarks.bare import Bare, bare
 from benchmarks.contenders import JOURNAL
 from benchmarks.fresh import fresh
 from benchmarks.question import Answer, Effort, by_name
 from journal.speed.rounds import LATER, Contender, Figures, measure
 
 if TYPE_CHECKING:
-    from agents_adapter import Episode, Track
+    from agents_adapter import Track
+
+    Recording = Episode | Bare
+    Loop = Callable[[Run, Bare], Iterator[Contender]]
 
 ROUNDS: Final = 5
 """Times the rounds of the others: a few percent are to be seen."""
@@ -29,13 +33,17 @@ PLANNED: Final = 10_000
 ENVIRONMENTS: Final = 64
 NEEDS: Final = ("gymnasium", "gym_anytrading")
 CARTPOLE: Final = "CartPole, random actions"
+CARTPOLE_BARE: Final = f"{CARTPOLE}: the calls of C alone"
 CARTPOLE_CALL: Final = f"{CARTPOLE}: episode.step"
 CARTPOLE_WRAP: Final = f"{CARTPOLE}: track.wrap"
 VECTOR: Final = f"vector CartPole of {ENVIRONMENTS}, random actions"
 VECTOR_WRAP: Final = f"{VECTOR}: track.wrap"
 LINEAR_Q: Final = "LinearQ in numpy, hourly bars"
+LINEAR_Q_BARE: Final = f"{LINEAR_Q}: the calls of C alone"
 LINEAR_Q_CALL: Final = f"{LINEAR_Q}: episode.step"
 LINEAR_Q_EXACT: Final = f"{LINEAR_Q}: and observed bars, checkpoints"
+BARE: Final = frozenset({CARTPOLE_BARE, LINEAR_Q_BARE})
+"""Limits (`benchmarks.bare`): what the loop would take if only the cells were made and stored."""
 VALUES: Final = {
     "CartPole, a direct call": CARTPOLE_CALL,
     "CartPole, wrapped": CARTPOLE_WRAP,
@@ -57,8 +65,8 @@ def answer(directory: str, effort: Effort) -> Answer:
         return found
     figures = [one for loop in (cartpole, vector, linear_q) for one in fresh(measured, loop, directory, effort)]
     for one in figures:
-        plain = one.name == one.reference
-        found.add(one, limit=plain, survives=None, **({} if plain else {"peer": JOURNAL.name, "mode": one.name}))
+        limit = one.name == one.reference or one.name in BARE
+        found.add(one, limit=limit, survives=None, **({} if limit else {"peer": JOURNAL.name, "mode": one.name}))
     named = by_name(figures)
     for value, name in VALUES.items():
         found.value(f"{value}, %", [100 * (ratio - 1) for ratio in named[name].wall_ratios])
@@ -66,18 +74,19 @@ def answer(directory: str, effort: Effort) -> Answer:
     return found
 
 
-def measured(loop: Callable[[Run], Iterator[Contender]], directory: str, effort: Effort) -> list[Figures]:
+def measured(loop: Loop, directory: str, effort: Effort) -> list[Figures]:
     """One loop with and without, in this process."""
     with tempfile.TemporaryDirectory(dir=directory) as place, ExitStack() as stack:
-        run = stack.enter_context(agents_adapter.start(place))
-        return measure(list(loop(run)), rounds=ROUNDS * effort.rounds, seconds=2 * effort.seconds)
+        run = stack.enter_context(agents_adapter.start(f"{place}/run"))
+        limit = stack.enter_context(bare(f"{place}/bare"))
+        return measure(list(loop(run, limit)), rounds=ROUNDS * effort.rounds, seconds=2 * effort.seconds)
 
 
-def cartpole(run: Run) -> Iterator[Contender]:
+def cartpole(run: Run, limit: Bare) -> Iterator[Contender]:
     """Episodes of about 22 steps: a start and an end come with so many rewards."""
     import gymnasium
 
-    def play(env: Any, episodes: Iterator[Episode | None], calls: int) -> int:
+    def play(env: Any, episodes: Iterator[Recording | None], calls: int) -> int:
         steps = 0
         for _ in range(calls):
             env.reset(seed=7)
@@ -93,16 +102,17 @@ def cartpole(run: Run) -> Iterator[Contender]:
                     steps += 1
         return steps
 
-    plain, called, inner = (gymnasium.make("CartPole-v1") for _ in range(3))
-    walked = _walks(run.agent("called", stateless=True), Plan.from_list([("CartPole", "-", 0, 1)] * PLANNED, seed=7))
+    plain, called, inner, other = (gymnasium.make("CartPole-v1") for _ in range(4))
+    walked = walks(run.agent("called", stateless=True), Plan.from_list([("CartPole", "-", 0, 1)] * PLANNED, seed=7))
     wrapped = run.agent("wrapped", stateless=True).wrap(inner)
     steps = play(plain, repeat(None), 1)
     yield Contender(CARTPOLE, CARTPOLE, partial(play, plain, repeat(None)), events=steps)
+    yield Contender(CARTPOLE_BARE, CARTPOLE, partial(play, other, _bare(limit)), events=steps)
     yield Contender(CARTPOLE_CALL, CARTPOLE, partial(play, called, walked), LATER, steps)
     yield Contender(CARTPOLE_WRAP, CARTPOLE, partial(play, wrapped, repeat(None)), LATER, steps)
 
 
-def vector(run: Run) -> Iterator[Contender]:
+def vector(run: Run, limit: Bare) -> Iterator[Contender]:
     """Two or three of the sub-environments end in each step, and as many begin."""
     import gymnasium
 
@@ -121,7 +131,7 @@ def vector(run: Run) -> Iterator[Contender]:
     yield Contender(VECTOR_WRAP, VECTOR, partial(play, wrapped), LATER, ENVIRONMENTS)
 
 
-def linear_q(run: Run) -> Iterator[Contender]:
+def linear_q(run: Run, limit: Bare) -> Iterator[Contender]:
     """The demo's agent in its market, of which one step takes some microseconds; a call is a pass through the year."""
     from agents_adapter.demo.learners import LinearQ
     from agents_adapter.demo.market import EPISODE_BARS, Market, load_bars
@@ -129,12 +139,12 @@ def linear_q(run: Run) -> Iterator[Contender]:
     year = load_bars()
     windows = list(Plan.round_robin(year, EPISODE_BARS, seed=7))
 
-    def play(learner: LinearQ, episodes: Iterator[Episode | None], observed: bool, calls: int) -> int:
+    def play(learner: LinearQ, episodes: Iterator[Recording | None], observed: bool, calls: int) -> int:
         steps = 0
         learner.load_state_dict({"weights": 0.0, "epsilon": 1.0})
         for entry, episode in zip(windows * calls, episodes, strict=False):
             shown = year[entry.start : entry.stop]
-            if episode is not None and observed:
+            if observed and isinstance(episode, Episode):
                 episode.observe(shown)
             market = Market(shown, entry.seed)
             seen, done = market.observe(), False
@@ -149,15 +159,22 @@ def linear_q(run: Run) -> Iterator[Contender]:
         return steps
 
     plan = Plan.round_robin(year, EPISODE_BARS, PLANNED, seed=7)
-    learners = [LinearQ(7) for _ in range(3)]
-    called = _walks(run.agent("called", stateless=True), plan)
-    exact = _walks(run.agent("exact", state={"learner": learners[2], "rng": learners[2].rng}), plan)
+    learners = [LinearQ(7) for _ in range(4)]
+    called = walks(run.agent("called", stateless=True), plan)
+    exact = walks(run.agent("exact", state={"learner": learners[2], "rng": learners[2].rng}), plan)
     steps = play(LinearQ(7), repeat(None), False, 1)
     yield Contender(LINEAR_Q, LINEAR_Q, partial(play, learners[0], repeat(None), False), events=steps)
+    yield Contender(LINEAR_Q_BARE, LINEAR_Q, partial(play, learners[3], _bare(limit), False), events=steps)
     yield Contender(LINEAR_Q_CALL, LINEAR_Q, partial(play, learners[1], called, False), LATER, steps)
     yield Contender(LINEAR_Q_EXACT, LINEAR_Q, partial(play, learners[2], exact, True), LATER, steps)
 
 
-def _walks(track: Track, plan: Plan) -> Iterator[Episode]:
+def _bare(limit: Bare) -> Iterator[Bare]:
+    """It, begun anew, for ever."""
+    while True:
+        yield limit.begin()
+
+
+def walks(track: Track, plan: Plan) -> Iterator[Episode]:
     """The episodes of walks through a plan, one walk after the other."""
     return chain.from_iterable(track.episodes(plan) for _ in counter())

@@ -151,7 +151,7 @@ class Steps:
         """Record the end."""
         raise NotImplementedError
 
-    def _straight(self, log: Log | None) -> None:
+    def straight(self, log: Log | None) -> None:
         """Open the way into `log`, in which the episode's start is recorded; shut it (None)."""
         if log is None or log._always:  # There each waits for the disk, and `Log.reward` sees to that.
             self._log = _SHUT

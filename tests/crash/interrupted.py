@@ -107,7 +107,7 @@ def rewards(log: journal.Log, agent: int, first: int, known: dict[int, int]) -> 
             known[log.reward(agent, 0, mark, 1.0)] = mark
         return
     steps = Steps(log.reward, agent, 0, 0, 0)
-    steps._straight(log)
+    steps.straight(log)
     for mark in range(first, first + 20):
         steps.steps = mark
         steps.step(1.0)

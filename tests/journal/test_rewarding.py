@@ -28,7 +28,7 @@ Recording = Callable[[float], object]
 
 def by_steps(log: journal.Log, agent: int, episode: int = 7, place: int = 3, flags: int = 1) -> Steps:
     steps = Steps(log.reward, agent, episode, place, flags)
-    steps._straight(log)
+    steps.straight(log)
     return steps
 
 
@@ -204,7 +204,7 @@ def test_only_real_numbers_and_truths_are_taken_and_then_counted() -> None:
 
     with journal.open("m", storage=MemoryStorage(), sync="close") as log:
         steps = Recorded(log.reward, log.agent("a"), 0, 0, 0)
-        steps._straight(log)
+        steps.straight(log)
         for wrong in ("1", None, 1j):
             with pytest.raises(journal.EventRejected):
                 steps.step(wrong)  # type: ignore[arg-type]
@@ -227,14 +227,14 @@ def test_steps_are_recorded_by_the_other_way_until_theirs_is_open_and_when_it_is
         steps = Steps(lambda *reward: taken.append(reward), agent, 7, 3, 1)
         steps.step(0.5)
         assert taken == [(agent, 7, 0, 0.5, 3, 1)]
-        steps._straight(log)
+        steps.straight(log)
         steps.step(0.5)
         assert len(taken) == (1 if EXCHANGES else 2)
-        steps._straight(None)
+        steps.straight(None)
         steps.step(1.5)
         assert taken[-1] == (agent, 7, 2, 1.5, 3, 1)
         assert steps.steps == 3 and steps.reward == 2.5
-    steps._straight(log)
+    steps.straight(log)
     steps.step(0.0)
     assert taken[-1] == (agent, 7, 3, 0.0, 3, 1), "the log is closed"
 

@@ -1,0 +1,114 @@
+"""What does it take to record a reward, an episode around it, a step of 64 environments? The calls of C, and the rest.
+
+Of each the first is a limit: clock, packing, CRC-32C and stores, with nothing that makes a log of them
+(`benchmarks.bare`). In `benchmarks.loops` the same limit stands beside what a real loop records.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Final
+
+import agents_adapter
+import journal
+from agents_adapter import Plan
+from benchmarks.bare import SEEN, bare
+from benchmarks.contenders import JOURNAL
+from benchmarks.fresh import fresh
+from benchmarks.loops import ENVIRONMENTS, PLANNED, walks
+from benchmarks.question import Answer, Effort
+from journal.batch import CONSECUTIVE, LISTED, Packed
+from journal.cell import EVAL
+from journal.events import EpisodeEnded, EpisodeStarted, payload_of
+from journal.rewarding import Steps
+from journal.speed.rounds import Contender, Figures, measure
+
+ROUNDS: Final = 3
+"""Times the rounds of the others."""
+REWARD: Final = "a reward: the calls of C, in one loop"
+REWARD_METHOD: Final = "the same in a method"
+REWARD_LOG: Final = "log.reward"
+REWARD_STEP: Final = "episode.step"
+EPISODE: Final = "an episode's start, bars and end: the calls of C"
+EPISODE_LOG: Final = "log.alike, for the start and for bars and end"
+EPISODE_PLAN: Final = "an episode of a plan, its place looked up, begun and ended"
+BATCH: Final = f"{ENVIRONMENTS} rewards of as many episodes: the calls of C, in one loop"
+BATCH_LOG: Final = "log.batch"
+LIMITS: Final = frozenset({REWARD, REWARD_METHOD, EPISODE, BATCH})
+
+
+def answer(directory: str, effort: Effort) -> Answer:
+    """Each is told as one event. No other thread is at work: `sync="close"`."""
+    found = Answer()
+    for one in fresh(measured, directory, effort):
+        limit = one.name in LIMITS
+        found.add(one, limit=limit, survives=None, **({} if limit else {"peer": JOURNAL.name, "mode": one.name}))
+    return found
+
+
+def measured(directory: str, effort: Effort) -> list[Figures]:
+    """All of them, in this process."""
+    with tempfile.TemporaryDirectory(dir=directory) as place, ExitStack() as stack:
+        return measure(list(contenders(place, stack)), rounds=ROUNDS * effort.rounds, seconds=effort.seconds)
+
+
+def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
+    """Rewards, episodes, batches."""
+    limit = stack.enter_context(bare(f"{place}/bare"))
+    log = stack.enter_context(journal.open(f"{place}/log", sync="close"))
+    run = stack.enter_context(agents_adapter.start(f"{place}/run", sync="close"))
+    agent = log.agent("PPO")
+    plan = Plan.from_list([("EURUSD", "H1", 0, 240)] * PLANNED, seed=7)
+    steps = Steps(log.reward, agent, 7, 0, 0)
+    steps.straight(log)
+    planned = walks(run.agent("PPO", stateless=True), plan)
+    end = EpisodeEnded(agent="-", episode=0, reason="terminated")
+    begun = EpisodeStarted(agent="-", episode=0, seed=1 << 31, entry=7)
+    started, ended, seen = payload_of(begun), payload_of(end), payload_of(SEEN)
+    packed = Packed(ENVIRONMENTS, LISTED | LISTED << 2 | CONSECUTIVE << 4, 0, 0, 0, bytes(16 * ENVIRONMENTS))
+
+    def in_a_method(calls: int) -> None:
+        limit.begin()
+        for at in range(calls):
+            if at % 4096 == 4095:
+                limit.begin()
+            limit.step(0.5)
+
+    def rewards(calls: int) -> None:
+        reward = log.reward
+        for step in range(calls):
+            reward(agent, 7, step, 0.5)
+
+    def stepped(calls: int) -> None:
+        for _ in range(calls):
+            steps.step(0.5)
+
+    def bare_episodes(calls: int) -> None:
+        for _ in range(calls):
+            limit.begin().end()
+
+    def alike(calls: int) -> None:
+        places = ((7, 0),)
+        for _ in range(calls):
+            log.alike(begun, started, agent, EVAL, places)
+            log.alike(end, ended, agent, EVAL, places, seen)
+
+    def of_a_plan(calls: int) -> None:
+        for _ in range(calls):
+            next(planned).end("terminated")
+
+    def batches(calls: int) -> None:
+        for _ in range(calls):
+            log.batch(agent, packed, 0)
+
+    yield Contender(REWARD, REWARD, limit.rewards)
+    yield Contender(REWARD_METHOD, REWARD, in_a_method)
+    yield Contender(REWARD_LOG, REWARD, rewards)
+    yield Contender(REWARD_STEP, REWARD, stepped)
+    yield Contender(EPISODE, EPISODE, bare_episodes)
+    yield Contender(EPISODE_LOG, EPISODE, alike)
+    yield Contender(EPISODE_PLAN, EPISODE, of_a_plan)
+    yield Contender(BATCH, BATCH, lambda calls: limit.batches(packed.payload, calls))
+    yield Contender(BATCH_LOG, BATCH, batches)
