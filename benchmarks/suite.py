@@ -27,6 +27,7 @@ from benchmarks import (
     recording,
     starting,
     synced,
+    syncing,
     verifying,
     writing_batches,
 )
@@ -43,6 +44,7 @@ QUESTIONS: Final[dict[str, ModuleType]] = {
     "writing-batches": writing_batches,
     "synced": synced,
     "recording": recording,
+    "syncing": syncing,
     "loops": loops,
     "cold-read": cold_read,
     "reading-history": reading_history,
