@@ -10,8 +10,9 @@ The references have no lock, no clock, no checksum and no chain; the log has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import count as counter
 from itertools import cycle, islice
@@ -35,8 +36,8 @@ READY: Final = 384
 """Batches in a round at most, 12 MB: the live segment and the one made ready hold them."""
 _STRIDE: Final = 8
 """Batches that the smallest segments hold twice."""
-READY_PATIENCE: Final = 10.0
-"""Seconds to wait for the next segment to be ready, before the round begins without."""
+PATIENCE: Final = 10.0
+"""Seconds to wait for a log to be ready, before the round begins all the same."""
 ROOM: Final = 16 << 20
 """Bytes of the limits' files."""
 
@@ -123,25 +124,36 @@ def synced_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
 
 def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
     """4,096 rewards at a time, into segments that are ready; with a sync for each; with a sync of its receipt too."""
-    yield from _of(limits(directory, stack), ARRAY, ARRAY_SYNC)
-    for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
-        log = stack.enter_context(journal.open(f"{directory}/batches-{sync}", sync=sync))
+    logs: list[tuple[journal.Log, Sync]] = []
+
+    def opened(place: str, sync: Sync) -> journal.Log:
+        log = stack.enter_context(journal.open(f"{directory}/batches-{place}", sync=sync))
         grow(log)
-        yield Contender(name, ARRAY, rewards(log), survives, BATCH, READY, partial(ready, log))
-    always = stack.enter_context(journal.open(f"{directory}/batches-always", sync="always"))
-    grow(always)
-    run = rewards(always)
-    yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, run, "power cut", BATCH, READY, partial(ready, always))
-    synced = stack.enter_context(journal.open(f"{directory}/batches-synced", sync="close"))
-    grow(synced)
-    append = rewards(synced)
+        logs.append((log, sync))
+        return log
 
-    def appended_and_synced(calls: int) -> None:
-        for _ in range(calls):
-            append(1)
-            synced.sync()
+    def own() -> Iterator[Contender]:
+        for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
+            yield Contender(name, ARRAY, rewards(opened(sync, sync)), survives, BATCH, READY)
+        always = rewards(opened("always", "always"))
+        yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, always, "power cut", BATCH, READY)
+        synced = opened("synced", "close")
+        append = rewards(synced)
 
-    yield Contender(BATCHES_SYNC, ARRAY_SYNC, appended_and_synced, "power cut", BATCH, READY, partial(ready, synced))
+        def appended_and_synced(calls: int) -> None:
+            for _ in range(calls):
+                append(1)
+                synced.sync()
+
+        yield Contender(BATCHES_SYNC, ARRAY_SYNC, appended_and_synced, "power cut", BATCH, READY)
+
+    def before(logs: Sequence[tuple[journal.Log, Sync]], first: Callable[[], object] | None) -> None:
+        if first is not None:
+            first()
+        at_rest(logs)
+
+    for one in (*_of(limits(directory, stack), ARRAY, ARRAY_SYNC), *own()):
+        yield replace(one, before=partial(before, logs, one.before))
 
 
 def _of(contenders: Iterator[Contender], *names: str) -> Iterator[Contender]:
@@ -169,10 +181,25 @@ def rewards(log: journal.Log, size: int = BATCH) -> Run:
 
 def ready(log: journal.Log) -> None:
     """Wait until the next segment is ready, as it is in any training that does not outrun its disk."""
-    deadline = time.monotonic() + READY_PATIENCE
-    while time.monotonic() < deadline:
-        if log.ready:
-            return
+    _wait(lambda: log.ready)
+
+
+def at_rest(logs: Sequence[tuple[journal.Log, Sync]]) -> None:
+    """The same of several, and until nothing is left to be sealed or, where a log does so by itself, to be synced.
+
+    Else what one of them left to its threads would fall into the next one's round, or into a limit's.
+    """
+    for log, sync in logs:
+        _wait(partial(_rests, log, sync))
+
+
+def _rests(log: journal.Log, sync: Sync) -> bool:
+    return log.ready and not log.left and (sync == "close" or log.promised.seq == log.next_seq - 1)
+
+
+def _wait(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true() and time.monotonic() < deadline:
         time.sleep(0.001)
 
 

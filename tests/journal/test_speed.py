@@ -6,6 +6,8 @@ import math
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -66,16 +68,54 @@ def test_batches_are_in_the_log(size: int, tmp_path: Path) -> None:
 def test_every_batch_contender_appends_its_batches(tmp_path: Path) -> None:
     with ExitStack() as stack:
         for one in levels.batches(str(tmp_path), stack):
-            one.run(2)
-            if isinstance(one.before, partial) and isinstance(log := one.before.args[0], journal.Log):
+            assert isinstance(one.before, partial)
+            one.before()
+            logs = one.before.args[0]
+            assert len(logs) == 4
+            for log, sync in logs:
                 assert log.tail()[0].header.size == SIZE_MAX, "measured is the log as it is after its first minute"
                 assert log._spares._zeros, "it did not outrun the disk before"
+                assert log.ready and not log.left, "what the last one left to its threads does not fall into this round"
+                assert sync == "close" or log.promised.seq == log.next_seq - 1
+            one.run(2)
     for folder in ("batches-close", "batches-group", "batches-synced"):
         with journal.open(tmp_path / folder) as log:
             batches, rest = divmod(log.promised.seq, levels.BATCH)
             assert rest == 0, "the agent's name is the first event"
             assert batches > 2 and (batches - 2) % levels._STRIDE == 0, "those that made the segments grow, and two"
     assert (tmp_path / "array").stat().st_size == 2 * levels.BATCH * 8
+
+
+@pytest.mark.parametrize("sync", ["close", "group", "always"])
+def test_a_log_rests_when_its_next_segment_is_ready_the_last_one_sealed_and_all_promised(
+    sync: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where only a close would promise it."""
+    states = [(False, [], 9), (True, ["left"], 9), (True, [], 8), (True, [], 9)]
+    looked = []
+
+    class Working:
+        next_seq = 10
+
+        @property
+        def ready(self) -> bool:
+            looked.append(states.pop(0) if len(states) > 1 else states[0])
+            return looked[-1][0]
+
+        @property
+        def left(self) -> list[str]:
+            return looked[-1][1]
+
+        @property
+        def promised(self) -> Any:
+            return SimpleNamespace(seq=looked[-1][2])
+
+    log: Any = Working()
+    levels.at_rest([(log, sync)])
+    assert len(looked) == (3 if sync == "close" else 4)
+    monkeypatch.setattr(levels, "PATIENCE", 0.01)
+    states[:] = [(False, [], 9)]
+    levels.at_rest([(log, sync)])  # Not for ever.
 
 
 def test_the_limits_write_what_they_say(tmp_path: Path) -> None:
