@@ -35,12 +35,17 @@ def submit(pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any
     try:
         return pool.submit(function, *arguments)
     except RuntimeError:
-        done: Future[T] = Future()
-        try:
-            done.set_result(function(*arguments))
-        except BaseException as error:
-            done.set_exception(error)
-        return done
+        return at_once(function, *arguments)
+
+
+def at_once(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """The function's result, or what it raised, to be told where it is asked for."""
+    done: Future[T] = Future()
+    try:
+        done.set_result(function(*arguments))
+    except BaseException as error:
+        done.set_exception(error)
+    return done
 
 
 def files(storage: Storage, paths: Iterable[str], limit: int) -> Generator[memoryview, None, None]:

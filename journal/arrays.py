@@ -58,6 +58,8 @@ _ALIKE: Final = 8
 """Heads in a row that are alike, before more are looked at than one."""
 _MANY: Final = 64
 """Heads at equal distances that are worth a call of their own."""
+_LOOK: Final = 1 << 10
+"""As many as that are looked at first, to see whether they are alike: the call takes as long as looking."""
 _LOOK_MAX: Final = 1 << 14
 """As many as that are looked at at once: 1 MiB of cells without payload fits the processor's cache."""
 _TAKEN: Final = 1 << 13
@@ -102,18 +104,27 @@ class Stretches(NamedTuple):
         return self.heads >= _MANY * len(self.each)
 
 
-def follow(cells: Cells, first: int) -> Found:
-    """The heads from cell 0 on, as long as their seqs follow, from `first` on."""
+def follow(cells: Cells, first: int, memory: NDArray[np.uint64] | None = None) -> Found:
+    """The heads from cell 0 on, as long as their seqs follow, from `first` on; perhaps written into `memory`.
+
+    That is of `follow_room(len(cells))` numbers, for who asks again and again: fresh memory costs as much as looking.
+    """
     stretches = _stretches(cells)
     count = stretches.heads
     # One piece of memory: the allocator gives three to the system and gets them again, page by page, with each segment.
-    memory = np.empty(2 * count + 1 + -(-count // 4), dtype=np.uint64)
+    if memory is None:
+        memory = np.empty(follow_room(count), dtype=np.uint64)
     found, following = memory[:count].view(np.int64), memory[count : 2 * count + 1]
-    kinds = memory[2 * count + 1 :].view(np.uint16)[:count]
+    kinds = memory[2 * count + 1 : follow_room(count)].view(np.uint16)[:count]
     _indices(stretches, found)
     take(cells["kind"], found, stretches, kinds)
     seqs(cells, found, kinds, first, following)
     return Found(found, kinds, following).cut(0, _alike(cells["seq"], stretches, found, following))
+
+
+def follow_room(count: int) -> int:
+    """Numbers of memory that `follow` needs for so many cells."""
+    return 2 * count + 1 + -(-count // 4)
 
 
 def heads(cells: Cells) -> Index:
@@ -137,7 +148,7 @@ def _stretches(cells: Cells) -> Stretches:
     both_at = both.item
     found: list[tuple[int, int, int]] = []
     at = start = alike = last = done = 0
-    look = _MANY
+    look = _LOOK
     while at < total and (one := both_at(at)) & 0xFFFF:
         step, count = (one >> 16) + 1, 1
         if at + step > total:
@@ -146,7 +157,7 @@ def _stretches(cells: Cells) -> Stretches:
             if alike:
                 found.append((start, last, alike))
                 done += alike
-            start, alike, last, look = at, 0, step, _MANY
+            start, alike, last, look = at, 0, step, _LOOK
         elif alike >= _ALIKE:
             some = both[at : min(total - step + 1, at + look * step) : step]
             count = _leading(some == one)
@@ -154,7 +165,7 @@ def _stretches(cells: Cells) -> Stretches:
             if count < len(some):  # Of another kind, perhaps of the same extent: few of those are looked at, at once.
                 rest = some[count : count + _MANY]
                 count += _leading(((rest & 0xFFFF) != 0) & (rest >> 16 == step - 1))
-                look = _MANY
+                look = _LOOK
         alike += count
         at += step * count
     if alike:

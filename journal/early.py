@@ -11,11 +11,12 @@ begins behind the last segment that was.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 
-from journal import arrays
+from journal import arrays, segment
 from journal.arrays import Found
 from journal.cell import CELL, EXTENT_MAX
 from journal.manifest import Manifest
@@ -35,34 +36,36 @@ def early(storage: Storage, manifest: Manifest) -> Generator[Piece, None, None]:
     """The events of the sealed segments from the manifest's base on, in pieces of a block, each payload whole.
 
     A piece begins with the segment opened mark where a segment does, and may hold nothing. Its memory is used again
-    when the piece after the next one is asked for. Ends before the first segment that a walk must look at.
+    when the next one is asked for: one is read and hashed in a thread, while another one is looked at. Ends before the
+    first segment that a walk must look at.
 
     Raises `Withdrawn`: then too where a receipt lies so far behind what it states that this is not at hand any more.
     """
-    base, window = manifest.base, Window(EXTENT_MAX + 1)
-    for ordinal in manifest.segments:
-        one = Pass.begin(storage, manifest, ordinal, base, window) if base_after(storage, ordinal) is not None else None
-        if one is None:
-            return
-        begun = False
-        for piece in _pieces(one, window):
-            begun = True
-            yield piece
-            del piece
-        if one.found is None:
-            if begun:
-                raise Withdrawn(one.path)
-            return
-        window.turn += -(-one.total // window.cells)
-        base = one.found.base
+    with ThreadPoolExecutor(1, "reading ahead") as pool:  # It starts no thread before there is something to read.
+        base, window = manifest.base, Window(EXTENT_MAX + 1)
+        for ordinal in manifest.segments:
+            if base_after(storage, ordinal) is None:
+                return
+            one, begun = Pass.begin(storage, manifest, ordinal, base, window), False
+            for piece in _pieces(one, window, pool) if one is not None else ():
+                begun = True
+                yield piece
+                del piece
+            if one is None or one.found is None:
+                if begun:
+                    raise Withdrawn(segment.path_of(ordinal))
+                return
+            window.turn += -(-one.total // window.cells)
+            base = one.found.base
 
 
-def _pieces(one: Pass, window: Window) -> Iterator[Piece]:
+def _pieces(one: Pass, window: Window, pool: ThreadPoolExecutor) -> Iterator[Piece]:
     left, start = _NOTHING, 0
     for number, (first, behind, found, following) in enumerate(one.blocks()):
         if start < first:  # A head whose payload goes on here, with what there is of it: into the margin before this.
             margin = window.part(number, start - first, 0)
             margin[:] = window.part(number - 1, start - first + window.cells, window.cells)
+        one.read_on(pool)
         if len(left.heads):
             found = Found(
                 np.append(left.heads, found.heads),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from journal import arrays, cell, segment
 from journal.ahead import submit
@@ -88,6 +89,12 @@ class Window:
     def hold(self, cells: int) -> None:
         """Have blocks of that many cells."""
         self.cells, self.memory = cells, room(2 * (self._margin + cells) * CELL)
+        self._heads = np.empty((2, arrays.follow_room(cells)), dtype=np.uint64)
+
+    def heads(self, block: int) -> NDArray[np.uint64]:
+        """Memory for the heads of a block."""
+        memory: NDArray[np.uint64] = self._heads[(block + self.turn) % 2]
+        return memory
 
     def part(self, block: int, start: int, stop: int) -> memoryview:
         """The memory of the cells [start, stop) of a block; before it, from -margin on, is its margin."""
@@ -149,6 +156,10 @@ class Pass:
         """Did it end at a receipt that states a position before what is hashed?"""
         self._stated = self._hashed = 0
         """Indices of the cells behind the last promise, and behind what is hashed."""
+        self._behind = 0
+        """Index of the cell behind the last block."""
+        self._coming: Future[bool] | None = None
+        """The next block, if it is being read already."""
         self.found: Sealed | None = None
         """What it is, when all of it was all right."""
 
@@ -159,11 +170,11 @@ class Pass:
 
     def _blocks(self) -> Iterator[Block]:
         for first in range(0, self.total, self._cells):
-            self._hash(max(self._hashed, first - self._cells))
-            behind = min(self.total, first + self._cells)
-            raw = self._part(first, behind)
-            if self._storage.read_into(self.path, raw, CELL + first * CELL) != len(raw):
+            if not (self._read(first) if self._coming is None else self._coming.result()):
                 return
+            behind = self._behind = min(self.total, first + self._cells)
+            self._coming = None
+            raw = self._part(first, behind)
             cells = arrays.view(raw)
             if not first and not self._opened(raw, cells):
                 return
@@ -186,6 +197,17 @@ class Pass:
         base = Base(begins.ordinal + 1, begins.position + self.total, self._seq, value)
         self.found = Sealed(base, promise, CELL + self.total * CELL)
 
+    def read_on(self, pool: ThreadPoolExecutor) -> None:
+        """Begin to read the next block, over the one before the last one handed out."""
+        if self._behind < self.total:
+            self._coming = submit(pool, self._read, self._behind)
+
+    def _read(self, first: int) -> bool:
+        """Read the block that begins with cell `first`; what its memory holds is hashed before. Is it all there?"""
+        self._hash(max(self._hashed, first - self._cells))
+        raw = self._part(first, min(self.total, first + self._cells))
+        return self._storage.read_into(self.path, raw, CELL + first * CELL) == len(raw)
+
     def _opened(self, raw: memoryview, cells: Cells) -> bool:
         """Does it begin with the mark that it must begin with?"""
         one = cells[0]
@@ -199,7 +221,7 @@ class Pass:
         behind = first + len(cells)
         if self._next >= behind:
             return Found(np.empty(0, np.int64), np.empty(0, np.uint16), np.array([self._seq], np.uint64))
-        found = arrays.follow(cells[self._next - first :], self._seq)
+        found = arrays.follow(cells[self._next - first :], self._seq, self._window.heads(first // self._cells))
         found.heads[:] += self._next
         if len(found.heads):
             at = int(found.heads[-1])

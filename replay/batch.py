@@ -37,6 +37,9 @@ COLUMNS: Final = {
     "value": np.float64,
 }
 
+_LARGE: Final = 512
+"""Rewards of a batch, on average, above which each is added up where it lies."""
+
 FOLDED: Final = (*(name for name in COLUMNS if name not in ("form", "step")),)
 """What the fold needs of a batch: of history, the rest need not be unpacked for it."""
 
@@ -114,6 +117,10 @@ class Batch:
         """The newest time."""
         return int(self.time_ns.max())
 
+    def values(self, start: int, stop: int) -> Iterable[NDArray[np.float64]]:
+        """The values of the rows [start, stop), in order, in pieces; not necessarily a copy, nor side by side."""
+        return (self.value[start:stop],)
+
     def rare(self) -> NDArray[np.int64]:
         """The rows that are no rewards."""
         return np.flatnonzero(self.kind != cell.REWARDED)
@@ -178,7 +185,8 @@ class _Unpacked(Batch):
             raise CorruptJournal(piece.path, place, int(self._of_batches["seq"][wrong[0]]), wrong[1])
         self._rare = np.flatnonzero((kind != cell.REWARDED) & (kind != cell.REWARDS))
         # Behind a payload the next head stands further on.
-        ends = np.flatnonzero(np.diff(self._heads, append=-1) != 1)
+        ends = np.append(np.flatnonzero(self._heads[1:] - self._heads[:-1] != 1), len(self._heads) - 1)
+        ends = ends[: len(self._heads)]
         self._stretches = arrays.side_by_side(self._heads, ends)
         with_payload = ends[(kind[ends] != cell.REWARDS) & (piece.cells["extent"][self._heads[ends]] != 0)]
         payloads = {
@@ -221,7 +229,37 @@ class _Unpacked(Batch):
 
     @property
     def latest_ns(self) -> int:
-        return int((self._field("time_ns") if len(self._batches) else self.time_ns).max())
+        if not self._stretches.long or "time_ns" in self._columns:
+            return int((self._field("time_ns") if len(self._batches) else self.time_ns).max())
+        times = self._cells["time_ns"]
+        return max(int(times[start : start + count].max()) for start, _, count in self._stretches.each)
+
+    def values(self, start: int, stop: int) -> Iterable[NDArray[np.float64]]:
+        """Where they lie, if they lie together: a column of them need not be made to be added up."""
+        if "value" in self._columns:
+            return super().values(start, stop)
+        first, last = self._index(start), self._index(stop - 1)
+        at, end = int(self._heads[first]), int(self._heads[last])
+        if not len(self._batches):
+            return (self._cells["value"][at : end + 1],) if end - at == last - first else super().values(start, stop)
+        return (
+            self._parts(start, stop, first, last)
+            if stop - start > _LARGE * (last - first)
+            else super().values(start, stop)
+        )
+
+    def _parts(self, start: int, stop: int, first: int, last: int) -> Iterator[NDArray[np.float64]]:
+        """The same of the heads [first, last], batches of many rewards nearly all."""
+        piece = self._piece
+        assert piece is not None
+        for index in range(first, last + 1):
+            at, begin = int(self._heads[index]), int(self._begins[index])
+            if self._kinds[index] == cell.REWARDS:
+                count = int(self._cells.view(arrays.COUNT)["count"][at])
+                value = unpacking.values(piece.raw, at, count, int(self._cells["form"][at]))
+                yield value[max(0, start - begin) : stop - begin]
+            else:
+                yield self._cells["value"][at : at + 1]
 
     def rare(self) -> NDArray[np.int64]:
         return self._begins[self._rare]
@@ -231,14 +269,28 @@ class _Unpacked(Batch):
             if name != "step" and (self._of_batches["form"] >> 2 * place & 3).any():
                 return super().changes()
         if not len(self._batches):
-            names = ("flags", "owner", "episode", "value", "time_ns")  # Nobody asks for changes but to sum the rewards.
-            columns = [self._cells.view(arrays.OWNER)[name] if name == "owner" else self._cells[name] for name in names]
-            made = dict(zip(names, arrays.taken(columns, self._heads, self._stretches), strict=True))
-            owner = made.pop("owner")
-            self._columns.update(made)
-            return _changes(made["flags"], owner, made["episode"])
+            return self._changes_of_singles()
         # Within a batch nothing changes.
         return self._begins[_changes(self._field("flags"), self._field("owner"), self._field("episode"))]
+
+    def _changes_of_singles(self) -> NDArray[np.int64]:
+        """The same where each row is a cell: most stretches of cells are of one episode, so that is asked first."""
+        columns = (self._cells["flags"], self._cells.view(arrays.OWNER)["owner"], self._cells["episode"])
+        if not self._stretches.long:
+            return _changes(*(column[self._heads] for column in columns))
+        flags, owner, episode = columns
+        found, row, before = [], 0, None
+        for start, _, count in self._stretches.each:
+            here = int(flags[start]) & cell.EVAL, int(owner[start]), int(episode[start])
+            if before is not None and here != before:
+                found.append(np.array([row]))
+            some = [column[start : start + count] for column in columns]
+            if count > 1 and not all((column == column[0]).all() for column in some):
+                found.append(_changes(*some) + row)
+                last = start + count - 1
+                here = int(flags[last]) & cell.EVAL, int(owner[last]), int(episode[last])
+            row, before = row + count, here
+        return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def _index(self, row: int) -> int:
         """Of the head that holds a row; many questions are about the same one."""

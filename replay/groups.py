@@ -17,7 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from journal.ahead import submit
+from journal.ahead import at_once, submit
 from journal.errors import CorruptJournal
 from journal.manifest import Base, Manifest
 from journal.storage import Storage
@@ -91,7 +91,6 @@ def read(
     """
     with (
         ThreadPoolExecutor(1, "checking history") as checker,
-        ThreadPoolExecutor(1, "opening history") as opener,
         ThreadPoolExecutor(2, "unpacking history") as unpackers,
     ):
         groups = row_groups(storage, manifest, since, checker)
@@ -101,7 +100,7 @@ def read(
             return None if group is None else group.batch(columns)
 
         def following() -> Future[Batch | None]:
-            return submit(unpackers, batch, submit(opener, next, groups, None))
+            return submit(unpackers, batch, at_once(next, groups, None))
 
         coming = deque((following(), following()))
         while (found := coming.popleft().result()) is not None:

@@ -9,14 +9,13 @@ from datetime import datetime
 import numpy as np
 
 from journal import cell
-from journal.ahead import ahead
 from journal.early import Withdrawn, early
 from journal.errors import CorruptJournal, HistoryDropped, NotAJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.walk import opening_context
-from replay.batch import FOLDED, Runs, parts, unpack
+from replay.batch import FOLDED, Runs, unpack
 from replay.fold import fold
 from replay.scan import check_kept, scan
 from replay.state import State
@@ -92,12 +91,11 @@ def _take_early(storage: Storage, manifest: Manifest, state: State) -> bool:
     False where `state` is of no use, because one did not check: a scan tells what is wrong.
     """
     try:
-        pieces = early(storage, manifest)
-        for piece in ahead(pieces) if len(manifest.segments) > 1 else pieces:
+        for piece in early(storage, manifest):
             if cell.SEGMENT_OPENED in piece.kinds[:1]:
                 runs = Runs(opening_context(piece))
-            for part in parts(piece):
-                fold(state, unpack(part, runs))
+            if len(piece.heads):
+                fold(state, unpack(piece, runs))
     except (CorruptJournal, Withdrawn):
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
@@ -97,11 +98,23 @@ class Rewards:
     def sum(self) -> None:
         """Add all rewards to their episodes, in order."""
         for start, stop, slot in self._assigned:
-            value = self.batch.value[start:stop]
             if isinstance(slot, int):
-                _add(self._slots[slot], value)
+                self._add(self._slots[slot], start, stop)
             else:
-                self._add_mixed(slot, value)
+                self._add_mixed(slot, self.batch.value[start:stop])
+
+    def _add(self, episode: OpenEpisode, start: int, stop: int) -> None:
+        """Add the rewards of one episode, one after the other, as the caller's own `total += reward` does."""
+        episode.steps += stop - start
+        total = _sum_after(episode.reward, self.batch.values(start, stop))
+        # Neither NaN nor infinity leaves a sum that they are in, so nobody need look for them in a finite one.
+        if not math.isfinite(total):
+            value = self.batch.value[start:stop]
+            finite = np.isfinite(value)
+            episode.nan_rewards += int(np.isnan(value).sum())
+            episode.infinite_rewards += int(np.isinf(value).sum())
+            total = _sum_after(episode.reward, (value[finite],))
+        episode.reward = total
 
     def _add_mixed(self, slot: NDArray[np.int64], value: NDArray[np.float64]) -> None:
         finite = np.isfinite(value)
@@ -123,24 +136,14 @@ class Rewards:
             episode.infinite_rewards += infinites
 
 
-def _add(episode: OpenEpisode, value: NDArray[np.float64]) -> None:
-    """Add the rewards of one episode, one after the other, as the caller's own `total += reward` does."""
-    episode.steps += len(value)
-    total = _sum_after(episode.reward, value)
-    # Neither NaN nor infinity leaves a sum that they are in, so nobody need look for them in a finite one.
-    if not math.isfinite(total):
-        finite = np.isfinite(value)
-        episode.nan_rewards += int(np.isnan(value).sum())
-        episode.infinite_rewards += int(np.isinf(value).sum())
-        total = _sum_after(episode.reward, value[finite])
-    episode.reward = total
-
-
-def _sum_after(total: float, value: NDArray[np.float64]) -> float:
+def _sum_after(total: float, values: Iterable[NDArray[np.float64]]) -> float:
     """`total`, and each value added to it in turn, to the last bit.
 
     What is subtracted in turn from its negative is the same with the other sign. Of `subtract` a reduction has to keep
     the order; of `add` it does not, and `accumulate`, which does, writes every step down: four times as long.
     """
+    negative = -total
     with np.errstate(over="ignore", invalid="ignore"):
-        return 0.0 - float(np.subtract.reduce(value, initial=-total))
+        for value in values:
+            negative = np.subtract.reduce(value, initial=negative)
+    return 0.0 - float(negative)

@@ -82,6 +82,12 @@ def _unpack(
         columns["value"][rows] = _cut(payload, offset, count, "<f8")
 
 
+def values(raw: memoryview, at: int, count: int, form: int) -> NDArray[np.float64]:
+    """The values of the batch whose head is at the index `at`, where they lie: behind all other columns."""
+    end = (at + 1) * CELL + payload_length(count, form)
+    return np.frombuffer(raw, "<f8", count, end - 8 * count)
+
+
 def pack(heads: Cells, columns: dict[str, NDArray[Any]], begin: Index) -> Iterator[tuple[Index, NDArray[np.uint8]]]:
     """The payload cells of batches, made again from their rows, of which the first of each is at `begin`.
 

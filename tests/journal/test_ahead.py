@@ -14,6 +14,7 @@ import replay
 from journal.ahead import ahead, files
 from journal.storage import buffers
 from journal.storage.memory import MemoryStorage
+from replay.scan import scan
 
 
 def stored(*contents: bytes) -> tuple[MemoryStorage, list[str]]:
@@ -83,7 +84,9 @@ def test_memory_that_nobody_looks_at_is_used_again() -> None:
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="where it cannot be told whether memory is looked at")
 @pytest.mark.usefixtures("small_segments")
-def test_a_replay_needs_memory_for_two_segments_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_needs_memory_for_two_segments_and_a_replay_for_none_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     storage = MemoryStorage()
     with journal.open("j", storage=storage, sync="close") as log:
         for step in range(1000):
@@ -91,5 +94,11 @@ def test_a_replay_needs_memory_for_two_segments_however_many_there_are(monkeypat
     made: list[int] = []
     real = buffers._made
     monkeypatch.setattr(buffers, "_made", lambda size: made.append(size) or real(size))
+    events = 0
+    for batch in scan(storage):
+        events += len(batch)
+        del batch
+    assert events == 1001 and len(storage.list("segments")) > 10
+    assert made == [buffers._ROOM] * 2
     assert replay.load(storage).agents["A"].spent["train"].steps == 1000
-    assert len(storage.list("segments")) > 10 and len(made) == 2
+    assert made[2:] == [12 << 20], "a window of two blocks, each with room for what a payload needs before it"
