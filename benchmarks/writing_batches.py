@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-import journal
 from benchmarks.contenders import JOURNAL
 from benchmarks.question import Answer, Effort
 from journal import cell, chain
@@ -40,8 +39,10 @@ def answer(directory: str, effort: Effort) -> Answer:
     """Microseconds per batch; ratios to one array write, and to array pwrite + fdatasync where it is synced."""
     found = Answer()
     with tempfile.TemporaryDirectory(dir=directory) as place, ExitStack() as stack:
-        contenders = [*_written(place, stack), *_synced(place, stack)]
-        for one in measure(contenders, rounds=ROUNDS * effort.rounds, seconds=effort.seconds):
+        logs: list[levels.Kept] = []
+        contenders = [*_written(place, stack, logs), *_synced(place, stack, logs)]
+        level = list(levels.on_level_ground(contenders, logs))
+        for one in measure(level, rounds=ROUNDS * effort.rounds, seconds=effort.seconds):
             found.rows.append(_row(one))
     return found
 
@@ -54,7 +55,7 @@ def _row(one: Figures) -> dict[str, object]:
     return {**shown, **times, **more}
 
 
-def _written(place: str, stack: ExitStack) -> Iterator[Contender]:
+def _written(place: str, stack: ExitStack, logs: list[levels.Kept]) -> Iterator[Contender]:
     storage, array = DiskStorage(place), np.array(levels.values())
     payload = array.tobytes()
     growing = stack.enter_context(GrowingFile(storage, "array"))
@@ -95,17 +96,13 @@ def _written(place: str, stack: ExitStack) -> Iterator[Contender]:
     yield alone("CRC-32C of the payload", repeated(partial(crc32c, payload, SALT)))
     yield alone("a head, packed and with its own CRC", repeated(partial(_head, payload, 0, 0)))
     yield alone(ALL, all_of_it)
-    log = stack.enter_context(journal.open(f"{place}/close", sync="close"))
-    levels.grow(log)
-    before = partial(levels.ready, log)
-    run = levels.rewards(log)
-    yield Contender(levels.BATCHES, levels.ARRAY, run, "kill -9", levels.BATCH, levels.READY, before)
+    log = levels.grown(f"{place}/close", "close", stack, logs)
+    yield alone(levels.BATCHES, levels.rewards(log))
     agent, steps = log.agent("PPO"), np.arange(levels.BATCH)
-    run = repeated(partial(log.rewards, agent, 0, steps, array))
-    yield Contender("log.rewards, steps as an array", levels.ARRAY, run, "kill -9", levels.BATCH, levels.READY, before)
+    yield alone("log.rewards, steps as an array", repeated(partial(log.rewards, agent, 0, steps, array)))
 
 
-def _synced(place: str, stack: ExitStack) -> Iterator[Contender]:
+def _synced(place: str, stack: ExitStack, logs: list[levels.Kept]) -> Iterator[Contender]:
     storage, array = DiskStorage(place), np.array(levels.values())
     file = stack.enter_context(BareFile(storage, "synced", levels.ROOM))
     data = array.data.cast("B")
@@ -136,10 +133,7 @@ def _synced(place: str, stack: ExitStack) -> Iterator[Contender]:
     yield alone(levels.ARRAY_SYNC, written)
     yield alone("BLAKE3 of a batch", hashed)
     yield alone(ALL_SYNC, all_of_it)
-    log = stack.enter_context(journal.open(f"{place}/always", sync="always"))
-    levels.grow(log)
-    before, run = partial(levels.ready, log), levels.rewards(log)
-    yield Contender(levels.BATCHES_ALWAYS, levels.ARRAY_SYNC, run, "power cut", levels.BATCH, levels.READY, before)
+    yield alone(levels.BATCHES_ALWAYS, levels.rewards(levels.grown(f"{place}/always", "always", stack, logs)))
 
 
 class _Ready:

@@ -10,7 +10,7 @@ The references have no lock, no clock, no checksum and no chain; the log has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -57,6 +57,9 @@ BATCHES_ALWAYS: Final = 'log.rewards, sync="always"'
 BATCHES_SYNC: Final = "log.rewards + log.sync"
 LIMITS: Final = frozenset({EMPTY, STORE, WRITE, PWRITE, ARRAY, ARRAY_SYNC})
 """Those that are no log."""
+
+Kept = tuple[journal.Log, Sync]
+"""A log that is open from round to round, and how it syncs."""
 
 _SYNCS: Final[tuple[tuple[Sync, Survives], ...]] = (("close", "kill -9"), ("group", LATER))
 
@@ -124,13 +127,10 @@ def synced_events(directory: str, stack: ExitStack) -> Iterator[Contender]:
 
 def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
     """4,096 rewards at a time, into segments that are ready; with a sync for each; with a sync of its receipt too."""
-    logs: list[tuple[journal.Log, Sync]] = []
+    logs: list[Kept] = []
 
     def opened(place: str, sync: Sync) -> journal.Log:
-        log = stack.enter_context(journal.open(f"{directory}/batches-{place}", sync=sync))
-        grow(log)
-        logs.append((log, sync))
-        return log
+        return grown(f"{directory}/batches-{place}", sync, stack, logs)
 
     def own() -> Iterator[Contender]:
         for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
@@ -147,13 +147,7 @@ def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
 
         yield Contender(BATCHES_SYNC, ARRAY_SYNC, appended_and_synced, "power cut", BATCH, READY)
 
-    def before(logs: Sequence[tuple[journal.Log, Sync]], first: Callable[[], object] | None) -> None:
-        if first is not None:
-            first()
-        at_rest(logs)
-
-    for one in (*_of(limits(directory, stack), ARRAY, ARRAY_SYNC), *own()):
-        yield replace(one, before=partial(before, logs, one.before))
+    yield from on_level_ground((*_of(limits(directory, stack), ARRAY, ARRAY_SYNC), *own()), logs)
 
 
 def _of(contenders: Iterator[Contender], *names: str) -> Iterator[Contender]:
@@ -184,11 +178,22 @@ def ready(log: journal.Log) -> None:
     _wait(lambda: log.ready)
 
 
-def at_rest(logs: Sequence[tuple[journal.Log, Sync]]) -> None:
-    """The same of several, and until nothing is left to be sealed or, where a log does so by itself, to be synced.
+def on_level_ground(contenders: Iterable[Contender], logs: Sequence[Kept]) -> Iterator[Contender]:
+    """The same; but before each round all logs come to rest.
 
     Else what one of them left to its threads would fall into the next one's round, or into a limit's.
     """
+
+    def before(logs: Sequence[Kept], first: Callable[[], object] | None) -> None:
+        if first is not None:
+            first()
+        at_rest(logs)
+
+    return (replace(one, before=partial(before, logs, one.before)) for one in contenders)
+
+
+def at_rest(logs: Sequence[Kept]) -> None:
+    """As `ready`, and until nothing is left to be sealed or, where a log does so by itself, to be synced."""
     for log, sync in logs:
         _wait(partial(_rests, log, sync))
 
@@ -203,16 +208,19 @@ def _wait(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def grow(log: journal.Log) -> None:
-    """Segments double until they have their full size: measured is the log as it is after its first minute.
+def grown(directory: str, sync: Sync, stack: ExitStack, logs: list[Kept]) -> journal.Log:
+    """A log as it is after its first minute, also put into `logs`: segments double until they have their full size.
 
     Slowly, as a training does: a log that outruns its disk goes on in segments that are only allocated, and the first
     write to each page of such a one takes twice the time.
     """
+    log = stack.enter_context(journal.open(directory, sync=sync))
     append = rewards(log)
     while log.tail()[0].header.size < SIZE_MAX:
         ready(log)
         append(_STRIDE)
+    logs.append((log, sync))
+    return log
 
 
 def _records(file: GrowingFile) -> Run:

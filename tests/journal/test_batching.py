@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import journal
-from journal import batch, events
+from journal import arrays, batch, cell, events
 from journal.cell import CELL
 from journal.live import PWRITE_FROM
 from journal.storage.faulty import FaultyStorage
@@ -101,6 +101,50 @@ def test_what_the_usual_call_recorded_keeps_its_values(events_of: Any) -> None:
         log.rewards(log.agent("A"), 7, range(20), values)
         values[:] = 9
     assert [one.value for one in events_of(storage)][1:] == VALUES.tolist()
+
+
+def test_a_batch_of_none_is_nothing_but_still_of_an_open_log(storage: MemoryStorage) -> None:
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        _, before, _ = log.tail()
+        for none in ([], VALUES[:0]):
+            assert log.rewards(agent, 7, range(0), none) == log.rewards(agent, [], [], none, []) == 1
+        assert log.tail()[1:] == (before, 1)
+    with pytest.raises(journal.JournalClosed):
+        log.rewards(agent, 7, range(0), [])
+
+
+def test_what_fits_no_one_batch_whatever_its_columns_are_is_split() -> None:
+    storage, count = MemoryStorage(), batch.COUNT_MAX + 1
+    falling = np.arange(count)[::-1]
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        assert log.rewards(agent, falling, falling, np.ones(count), falling) == 1
+        assert log.next_seq == 1 + count
+    heads = [piece.cells[at : at + 1] for piece in Walk(storage) for at in piece.heads.tolist()]
+    counts = [int(one.view(arrays.COUNT)["count"][0]) for one in heads if one["kind"][0] == cell.REWARDS]
+    assert counts == [batch.COUNT_MAX, 1]
+
+
+@FAST
+def test_who_finds_the_way_shut_gives_the_turn_back_and_queues(
+    count: int, monkeypatch: pytest.MonkeyPatch, events_of: Any
+) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent, plain, seen = log.agent("A"), log._append_cell, []
+
+        def looking(*arguments: Any, **more: Any) -> int:
+            seen.append(log._turn.taken)
+            return plain(*arguments, **more) if not log._turn.taken else 0
+
+        monkeypatch.setattr(log, "_append_cell", looking)
+        log._limit = 0
+        assert log.rewards(agent, 7, range(count), np.ones(count)) == 1
+        assert seen == [False] and log._limit > 0, "who had the lock opens the way again"
+        assert log.rewards(agent, 7, range(count), np.ones(count)) == 1 + count
+        assert seen == [False]
+    assert len(rewarded(events_of(storage))) == 2 * count
 
 
 @FAST
