@@ -38,7 +38,7 @@ class Span:
 
     def take(self, part: bytes | memoryview) -> None:
         """The raw cells that come next."""
-        if len(part) < _SHORT:
+        if self._before and len(part) < _SHORT:
             part = self._before + part
         else:
             self._hasher.update(self._before)

@@ -98,7 +98,7 @@ def tried(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_chain_that_leaves_out_the_cells_dies() -> None:
-    done = tried("journal.chain", "--tests", "tests/golden/test_golden.py")
+    done = tried("journal.chain", "--tests", "tests/golden/test_golden.py", "--tests", "tests/journal/test_chain.py")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"journal\.chain removed: (\d+) made, \1 killed\n", done.stdout)
 
