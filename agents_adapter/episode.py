@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgpack import Packer
 
 from journal.cell import EVAL
+from journal.episodes import Fact, fact
 from journal.errors import EventRejected
-from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, pack, payload_of
+from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, Phase, pack
 from journal.rewarding import Steps
 from replay.seen import SeenBars
 
@@ -71,8 +72,11 @@ class Episode(Steps):
 
     def begin(self) -> None:
         """Record EpisodeStarted."""
-        begin((self,))
-        self.straight(self._track.recorder.straight)
+        recorder, entry = self._track.recorder, self.entry
+        params = None if entry is None else entry.params
+        told = _started(self.seed, self.position) if params is None else _varied(self.seed, self.position, params)
+        recorder.episode(told, self._agent, self._flags, self.number, self.env_index)
+        self.straight(recorder.straight)
 
     @property
     def bars(self) -> list[SeenBars]:
@@ -143,18 +147,17 @@ class Episode(Steps):
             self._track.refuse(self._agent, self.number)
         # Before anything is recorded: can it be?
         usual = type(reason) is str and not metrics and reason in _ENDED
-        like, payload = _ENDED[reason] if usual else _ended(reason, metrics)
+        told = _ENDED[reason] if usual else _ended(reason, metrics)
         if self.shown is not None:
             self.observe(self.shown())
             self.shown = None
-        seen: bytes | None = None
+        seen: Fact | None = None
         declared: Told | None = None
         entry = self.entry
         if not self._bars_told and entry is not None:
             declared = (entry.instrument, entry.timeframe, entry.start, entry.stop, None, "declared", None, None)
-            seen = _seen(declared)[1]
-        places = ((self.number, self.env_index),)
-        self._track.recorder.alike(like, payload, self._agent, self._flags, places, seen)
+            seen = _saw(declared)
+        self._track.recorder.episode(told, self._agent, self._flags, self.number, self.env_index, seen)
         if declared is not None:
             self._told(declared)
         _over((self,))
@@ -170,8 +173,8 @@ class Episode(Steps):
         quantised = None if tolerance is None else bars.quantised_hash(tolerance)
         stop, content = start + len(bars), bars.content_hash()
         told: Told = (bars.instrument, bars.timeframe, start, stop, content, "observed", tolerance, quantised)
-        like, payload = _seen(told)
-        self._track.recorder.alike(like, payload, self._agent, self._flags, ((self.number, self.env_index),))
+        seen = _saw(told)
+        self._track.recorder.alike(seen.like, seen.payload, self._agent, self._flags, ((self.number, self.env_index),))
         self._told(told)
 
     def _told(self, told: Told) -> None:
@@ -189,25 +192,18 @@ class Episode(Steps):
 
 
 def begin(episodes: Sequence[Episode]) -> None:
-    """Record the starts of episodes of one agent and phase, all or none; several only where none has seed or plan."""
+    """Record the starts of episodes of one agent and phase, of which none has seed or plan, all or none."""
     first = episodes[0]
-    like, payload = _STARTED, b""
-    if first.entry is not None or first.seed is not None:
-        params = None if first.entry is None else first.entry.params
-        if params is None:
-            payload = _packed_start(first.seed, first.position)
-        else:
-            like = EpisodeStarted(agent=_ANY, episode=0, seed=first.seed, entry=first.position, params=params)
-            payload = payload_of(like)
     places = [(one.number, one.env_index) for one in episodes]
-    first._track.recorder.alike(like, payload, first._agent, first._flags, places)
+    first._track.recorder.alike(_STARTED, b"", first._agent, first._flags, places)
 
 
 def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"]) -> None:
     """Record the ends of `simple` episodes of one agent and phase, all or none."""
     first = episodes[0]
     places = [(one.number, one.env_index) for one in episodes]
-    first._track.recorder.alike(*_ENDED[reason], first._agent, first._flags, places)
+    told = _ENDED[reason]
+    first._track.recorder.alike(told.like, told.payload, first._agent, first._flags, places)
     _over(episodes)
 
 
@@ -221,17 +217,24 @@ def _over(episodes: Sequence[Episode]) -> None:
     track.ended(episodes)
 
 
-def _packed_start(seed: int | None, entry: int | None) -> bytes:
-    """`payload_of` a start without params, quicker."""
-    if entry is None or seed is None or not 0 <= seed <= _SEED_MAX:
+def _started(seed: int | None, entry: int | None) -> Fact:
+    """The start of an episode, but for which. Its payload as `payload_of` has it, quicker."""
+    if entry is not None and seed is not None and 0 <= seed <= _SEED_MAX:
+        payload = _pack_plain({"seed": seed, "entry": entry})
+    else:
         content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
-        return pack(content, "EpisodeStarted") if content else b""
-    return _pack_plain({"seed": seed, "entry": entry})
+        payload = pack(content, "EpisodeStarted") if content else b""
+    return fact(_STARTED, payload)
+
+
+def _varied(seed: int | None, entry: int | None, params: dict[str, Any]) -> Fact:
+    """The same, with the plan's parameters."""
+    return fact(EpisodeStarted(agent=_ANY, episode=0, seed=seed, entry=entry, params=params))
 
 
 @lru_cache(maxsize=1024)
-def _seen(told: Told) -> tuple[BarsSeen, bytes]:
-    """The bars that an episode saw, but for which episode; and their payload. Plans show the same ones again."""
+def _saw(told: Told) -> Fact:
+    """The bars that an episode saw, but for which episode. Plans show the same ones again."""
     instrument, timeframe, start, stop, content_hash, source, tolerance, quantised_hash = told
     like = BarsSeen(
         agent=_ANY,
@@ -245,15 +248,14 @@ def _seen(told: Told) -> tuple[BarsSeen, bytes]:
         tolerance=tolerance,
         quantised_hash=quantised_hash,
     )
-    return like, payload_of(like)
+    return fact(like)
 
 
-def _ended(reason: str, metrics: dict[str, Any]) -> tuple[EpisodeEnded, bytes]:
-    """The end of an episode, but for which; and its payload."""
+def _ended(reason: str, metrics: dict[str, Any]) -> Fact:
+    """The end of an episode, but for which."""
     if not reason or type(reason) is not str:
         raise EventRejected(f"reason is {reason!r:.80}: give a word, such as 'completed'")
-    like = EpisodeEnded(agent=_ANY, episode=0, reason=reason, metrics=metrics or None)
-    return like, payload_of(like)
+    return fact(EpisodeEnded(agent=_ANY, episode=0, reason=reason, metrics=metrics or None))
 
 
 _ANY = "-"

@@ -63,10 +63,8 @@ def walk(saver: Saver, tracks: Sequence[Track], plan: Plan, phase: Phase) -> Ite
             if begun and walking.skips(index):
                 continue
             position = walking.position(index)
-            episodes = tuple(
-                track.start_episode(phase, entry=entry, index=index, position=position) for track in tracks
-            )
-            yield episodes
+            episodes = [track.start_episode(phase, entry=entry, index=index, position=position) for track in tracks]
+            yield tuple(episodes)
             for episode in episodes:
                 if not episode.ended:
                     episode.end()

@@ -29,6 +29,7 @@ class Recorder:
         """The log, where an episode's steps may go straight into it: a failure is theirs to raise."""
         self.reward = self._forgiven(log.reward)
         self.alike = self._forgiven(log.alike)
+        self.episode = self._forgiven(log.episode)
         self.vector_step = self._forgiven(log.vector_step)
         """As those of `Log`; what they return is nothing to build upon."""
 

@@ -193,7 +193,7 @@ class Track:
         seed: int | None = None,
     ) -> Episode:
         """Record the start of the next episode. One that is still open there is ended first."""
-        self.check_open()
+        self._run.check_open()
         before = self.open.get((phase, env_index))
         if before is None and self.vectors:
             before = self.opened((phase, env_index))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from journal import cell, events
 from journal.commit import Commit, Receipt
+from journal.episodes import Episodes
 from journal.errors import EventRejected, JournalError
 from journal.events import Event
 from journal.live import LiveSegment, Spares, failure
@@ -26,7 +27,6 @@ from journal.manifest import Manifest
 from journal.segment import DIRECTORY, path_of
 from journal.storage import Lock, Storage
 from journal.tail import Clock
-from journal.together import Together
 from journal.turn import Turn
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LOCK_PATH = "writer.lock"
 _OPENED: weakref.WeakSet[Log] = weakref.WeakSet()
 
 
-class Log(Together):
+class Log(Episodes):
     """An open journal, for writing. Made by `journal.open`; a context manager, that closes.
 
     Thread-safe. After a failed write or sync every call raises `JournalFailed`: open the journal again to recover.

@@ -20,6 +20,7 @@ import numpy as np
 
 import journal
 from journal import cell, segment
+from journal.episodes import fact
 from journal.rewarding import Steps
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
@@ -33,6 +34,21 @@ OURS = os.path.dirname(journal.__file__)
 ENDING = ending(journal.EpisodeEnded(agent="-", episode=0, reason="terminated"))
 LONGEST = -3 if SYNC != "always" else -2
 """What an append takes, about, as a power of ten in seconds: the timer waits up to that long."""
+STARTED = fact(journal.EpisodeStarted(agent="-", episode=0, seed=7))
+ENDED = fact(journal.EpisodeEnded(agent="-", episode=0, reason="terminated"))
+SEEN = fact(
+    journal.BarsSeen(
+        agent="-",
+        episode=0,
+        instrument="EURUSD",
+        timeframe="H1",
+        start=0,
+        stop=240,
+        content_hash=None,
+        source="declared",
+    )
+)
+BARS = 1 << 40
 PER_LIFE = 50
 """Interrupts of one open log; then it is closed and looked at."""
 
@@ -74,7 +90,7 @@ def interrupted(what: str, action: Callable[[], object], most: int = 2) -> bool:
 
 def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, int]) -> None:
     """One append of a random kind; `mark`, in its step or episode, tells it from all others."""
-    kind = rng.choice(("reward", "episode", "episodes", "metric", "batch", "vector step"))
+    kind = rng.choice(("reward", "episode", "episodes", "metric", "batch", "vector step", "an episode"))
     if kind == "reward":
         seq = log.reward(agent, 0, mark, 1.0)
     elif kind == "episode":
@@ -93,6 +109,12 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
         for more in all_of_them:
             known[seq + more], known[seq + 10 + more] = mark + more, -(mark + more)
         known[seq + 5] = mark + 5
+        return
+    elif kind == "an episode":
+        place = agent, 0, mark, mark
+        known[log.episode(STARTED, *place)] = mark
+        seq = log.episode(ENDED, *place, SEEN)
+        known[seq], known[seq + 1] = mark + BARS, -mark
         return
     else:
         count = rng.choice((30, 3000))  # Through the map where there is one, and not.
@@ -115,14 +137,14 @@ def rewards(log: journal.Log, agent: int, first: int, known: dict[int, int]) -> 
 
 
 def seen(storage: Storage) -> dict[int, int]:
-    """What somebody who reads beside the writer finds: the mark of each seq, of an end below zero."""
+    """What somebody who reads beside the writer finds: the mark of each seq, ends below zero, bars above `BARS`."""
     marks: dict[int, int] = {}
     for piece in Walk(storage, live=True):
         for at in piece.heads.tolist():
             one = piece.cells[at]
             if int(one["kind"]) < cell.MARK_FIRST:
                 mark = int(one["step"]) or int(one["episode"])
-                marks[int(one["seq"])] = -mark if one["kind"] == cell.EPISODE_ENDED else mark
+                marks[int(one["seq"])] = {cell.EPISODE_ENDED: -mark, cell.BARS_SEEN: mark + BARS}.get(one["kind"], mark)
     return marks
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 
-from journal import arrays, batch, cell, events, segment
+from journal import arrays, batch, cell, events, segment, turn
 from journal.storage import Storage
 from journal.walk import Walk
 
@@ -67,6 +68,24 @@ class StandingClock:
 
     def monotonic(self) -> float:
         return self.now_ns / 1e9
+
+
+class Impatient:
+    """Sleeps, and fails who has slept too often."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + 5.0
+
+    def sleep(self, seconds: float) -> None:
+        if time.monotonic() > self._until:
+            raise AssertionError("a turn was taken and not given back")
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a turn that is never given back fails after a while, instead of waiting for ever."""
+    monkeypatch.setattr(turn, "time", Impatient())
 
 
 @pytest.fixture

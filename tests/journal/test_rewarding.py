@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from journal.rewarding import Rewarding, Steps
 from journal.storage.memory import MemoryStorage
 from journal.turn import EXCHANGES
 
+pytestmark = pytest.mark.usefixtures("impatient")
 FAST = pytest.mark.skipif(not EXCHANGES, reason="this Python has no fast path")
 
 Recording = Callable[[float], object]
@@ -147,6 +149,31 @@ def test_an_error_in_the_middle_is_told_and_gives_the_turn_back(way: Any) -> Non
 
 
 @FAST
+@pytest.mark.parametrize("agent", [-1, 0, 2])
+def test_of_an_agent_that_has_no_number_no_reward_is_recorded(agent: int) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        known = log.agent("a")
+        with pytest.raises(journal.EventRejected, match=rf"agent is {agent}: .* log\.agent"):
+            log.reward(agent, 0, 0, 1.0)
+        assert log._interrupted is None and log._limit > 0, "it is settled, and the way is open again"
+        assert log.reward(known, 0, 0, 1.0) == 1
+
+
+@FAST
+def test_what_does_not_fit_a_cell_is_refused_and_settled(events_of: Any) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("a")
+        steps = by_steps(log, agent)
+        steps.steps = -1
+        for refused in (lambda: log.reward(agent, -1, 0, 1.0), lambda: steps.step(1.0)):
+            with pytest.raises(journal.EventRejected, match="does not fit a cell"):
+                refused()
+            assert log._interrupted is None and log._limit > 0 and log.next_seq == 1
+    assert len(events_of(storage)) == 1
+
+
+@FAST
 def test_who_finds_the_turn_taken_waits_at_the_lock_and_leaves_it_taken(way: Any, events_of: Any) -> None:
     storage = MemoryStorage()
     with journal.open("m", storage=storage, sync="close") as log:
@@ -195,7 +222,18 @@ def test_rewards_go_on_from_segment_to_segment_beside_other_events(way: Any, syn
     assert found == [float(number) for number in range(400)]
 
 
-def test_only_real_numbers_and_truths_are_taken_and_then_counted() -> None:
+@pytest.mark.parametrize("wrong", ["1", None, 1j, 2**53 + 1, np.array([1.0])], ids=repr)
+def test_what_is_no_exact_number_is_refused(way: Any, wrong: Any) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        record = way(log, log.agent("a"))
+        with pytest.raises(journal.EventRejected, match="reward"):
+            record(wrong)
+        assert log.next_seq == 1
+        record(np.float32(0.5))
+        assert log.next_seq == 2
+
+
+def test_numbers_and_ends_are_taken_and_counted() -> None:
     class Recorded(Steps):
         __slots__ = ("over",)
 
@@ -205,9 +243,8 @@ def test_only_real_numbers_and_truths_are_taken_and_then_counted() -> None:
     with journal.open("m", storage=MemoryStorage(), sync="close") as log:
         steps = Recorded(log.reward, log.agent("a"), 0, 0, 0)
         steps.straight(log)
-        for wrong in ("1", None, 1j):
-            with pytest.raises(journal.EventRejected):
-                steps.step(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="truth value"):
+            steps.step(1.0, np.zeros(2))  # type: ignore[arg-type]
         assert (steps.steps, steps.reward, log.next_seq) == (0, 0.0, 1)
         for value in (2, True, 0.5, float("nan"), float("inf"), -0.25):
             steps.step(value)

@@ -39,10 +39,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_appending.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
         *("tests/journal/test_turn.py", *_WRITING, *_LOG),
     ),
-    "journal.rewarding": (
-        *("tests/journal/test_rewarding.py", "tests/journal/test_turn.py", "tests/journal/test_writer.py"),
-        *("tests/journal/test_failures.py", "tests/journal/test_promise_interrupts.py", "tests/journal/test_cells.py"),
-    ),
+    "journal.rewarding": ("tests/journal/test_rewarding.py", "tests/journal/test_turn.py"),
+    "journal.episodes": ("tests/journal/test_episodes.py",),
     "journal.batching": (
         *("tests/journal/test_batching.py", "tests/journal/test_batch.py", "tests/journal/test_forged.py"),
         *("tests/journal/test_turn.py", "tests/journal/test_rewarding.py", "tests/journal/test_appending.py"),
