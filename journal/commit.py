@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from journal import cell, chain
 from journal.cell import CELL
@@ -21,6 +21,8 @@ from journal.manifest import Base, Manifest
 from journal.sharing import Sharing
 from journal.tail import Left, Tail
 from journal.worker import Worker, wait
+
+T = TypeVar("T")
 
 
 class Receipt(NamedTuple):
@@ -127,6 +129,11 @@ class Commit:
             self._list(segment)
             self._finish(Left(segment, end, seq, segment))
 
+    def at_rest(self, action: Callable[[], object]) -> None:
+        """Call it while nobody is about to promise anything."""
+        with self._mutex:
+            action()
+
     def _run(self) -> None:
         interval = self._interval
         try:
@@ -169,7 +176,7 @@ class Commit:
         self._list(segment)
         # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
         # the wait for a disk nothing is.
-        cells = segment.read(state.done, end - state.done)
+        cells = self._cells(segment, state.done, end)
         self._guarded(lambda: segment.hasten(state.done, end - state.done), "writing to the log")
         value = chain.extend(state.chain, (cells,))
         position = segment.index_of(end)
@@ -201,7 +208,7 @@ class Commit:
     def _settle_receipt(self) -> None:
         if self._receipt is not None:
             at, mark, state = self._receipt
-            if bytes(state.segment.read(at, CELL)) == mark:
+            if bytes(self._cells(state.segment, at, at + CELL)) == mark:
                 self._state = state
             self._receipt = None
 
@@ -221,7 +228,7 @@ class Commit:
         if self._seal is None or self._seal[0] is not segment:
             state = self._state
             self._guarded(lambda: self._sync(segment), "syncing the log")
-            value = chain.extend(state.chain, (segment.read(state.done, end - state.done),))
+            value = chain.extend(state.chain, (self._cells(segment, state.done, end),))
             position = segment.index_of(end)
             mark = cell.pack_promise(
                 cell.SEGMENT_SEALED,
@@ -246,10 +253,23 @@ class Commit:
         self._guarded(seal, "sealing a segment")
         self._state = sealed
 
-    def _sync(self, segment: LiveSegment) -> None:
+    def _cells(self, segment: LiveSegment, start: int, end: int) -> bytes | memoryview:
+        """What was written to these bytes of a segment, to be hashed."""
+
+        def read() -> bytes | memoryview:
+            if segment.mapped:
+                self._check(segment)  # Behind the end of a file that was cut, a look through its map kills the process.
+            return segment.read(start, end - start)
+
+        return self._guarded(read, "reading the log")
+
+    def _check(self, segment: LiveSegment) -> None:
         wrong = segment.file.check(segment.header.size)
         if wrong is not None:
             raise OSError(0, f"{segment.path}: {wrong}")
+
+    def _sync(self, segment: LiveSegment) -> None:
+        self._check(segment)
         segment.file.sync()
 
     def _list(self, segment: LiveSegment) -> None:
@@ -262,10 +282,10 @@ class Commit:
             )
             self.manifest = manifest
 
-    def _guarded(self, action: Callable[[], object], doing: str, *, can_wait_for_space: bool = False) -> None:
+    def _guarded(self, action: Callable[[], T], doing: str, *, can_wait_for_space: bool = False) -> T:
         """Any error of the system is poison, a full disk too: a sync that found no space has lost bytes."""
         try:
-            action()
+            return action()
         except OSError as error:
             if not by_system(error):
                 raise
@@ -273,3 +293,4 @@ class Commit:
                 raise failure(error, doing) from error
             self._log.poison(error, doing)
             self._log.raise_failure()
+            raise

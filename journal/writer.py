@@ -195,6 +195,10 @@ class Log(Episodes):
                         self._discard(segment)
                     else:
                         self._commit.close()
+            except BaseException as error:
+                if self._closed:
+                    self.poison(error)  # Whoever still waits for a promise gets none.
+                raise
             finally:
                 if self._closed:
                     self._let_go()
@@ -229,9 +233,12 @@ class Log(Episodes):
     def _let_go(self) -> None:
         """In this order: without the lock no thread may be at work, and what was not let go can still be closed."""
         self._stop()
+        self._commit.at_rest(self._release)
+        _OPENED.discard(self)
+
+    def _release(self) -> None:
         self._file_lock.release()
         self._close_files()
-        _OPENED.discard(self)
 
     def _forked(self) -> None:
         """In a forked child: the log is the parent's. Drop lock and map at once."""

@@ -79,6 +79,30 @@ def test_after_a_failed_sync_nothing_is_promised_and_every_call_fails(
     assert events_of(faulty.inner)[0].payload == {"name": "kept"}
 
 
+@pytest.mark.parametrize("sync", ["group", "close"])
+@pytest.mark.parametrize("seals", [False, True])
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_cannot_be_read_back_is_poison(sync: Any, seals: bool, events_of: Any) -> None:
+    """Cells that were written by pwrite are read to be hashed, also by the thread, which has nobody to tell."""
+    faulty = FaultyStorage(MemoryStorage(mappable=False))
+    with abandoned(journal.open("m", storage=faulty, sync=sync, sync_interval=0.005)) as log:
+        log.append(journal.Custom(name="kept"))
+        before = log.sync()
+        faulty.fail("read", path="segments/00000000.seg")
+        with pytest.raises(journal.JournalFailed, match="open the journal again"):
+            while True:
+                log.append(journal.Custom(name="in doubt"))
+                if sync == "close":
+                    log.close() if seals else log.sync()
+        for use in every_use(log):
+            with pytest.raises((journal.JournalFailed, journal.JournalClosed)):
+                use()
+        assert log.promised == before
+    with journal.open("m", storage=faulty.inner) as log:
+        assert log.tail()[2] >= before.seq + 1
+    assert events_of(faulty.inner)[0].payload == {"name": "kept"}
+
+
 def test_the_sync_thread_finds_the_failure_and_the_fast_path_tells_it(faulty: FaultyStorage) -> None:
     with abandoned(journal.open("m", storage=faulty, sync_interval=0.005)) as log:
         agent = log.agent("a")
@@ -338,8 +362,9 @@ def test_a_directory_deleted_under_the_writer_is_noticed_before_the_next_promise
             log.append(journal.Custom(name="z"))
 
 
-def test_a_segment_cut_under_the_writer_is_noticed_before_the_next_promise() -> None:
-    storage = MemoryStorage()
+@pytest.mark.parametrize("mappable", [True, False])
+def test_a_segment_cut_under_the_writer_is_noticed_before_the_next_promise(mappable: bool) -> None:
+    storage = MemoryStorage(mappable=mappable)
     with abandoned(journal.open("m", storage=storage, sync="close")) as log:
         log.append(journal.Custom(name="x"))
         storage.open("segments/00000000.seg").truncate(4096)

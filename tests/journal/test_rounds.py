@@ -162,6 +162,8 @@ def test_promises_are_made_by_one_thread_at_a_time(log: journal.Log, monkeypatch
         fill(log)
         rounds(log, patch, None, nothing)
         one.close()
+    one.at_rest(lambda: held.append("at rest" if one._mutex.locked() else "beside a promise"))
+    assert held.pop() == "at rest"
     assert set(held) == {"_once", "_seal_left", "_finish", "_guarded"}
     log.close()
 
