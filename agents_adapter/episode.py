@@ -46,7 +46,6 @@ class Episode(Steps):
         track: Track,
         number: int,
         phase: Phase,
-        *,
         env_index: int = 0,
         entry: PlanEntry | None = None,
         index: int | None = None,
@@ -54,7 +53,7 @@ class Episode(Steps):
         seed: int | None = None,
     ) -> None:
         """Nothing is recorded yet; `position` is the number of the entry among all that the run has planned."""
-        super().__init__(track.recorder.reward, track.number, number, env_index, EVAL if phase == "eval" else 0)
+        Steps.__init__(self, track.recorder.reward, track.number, number, env_index, EVAL if phase == "eval" else 0)
         self._track = track
         self._bars_told = entry is None
         self.phase: Phase = phase
@@ -160,7 +159,9 @@ class Episode(Steps):
         self._track.recorder.episode(told, self._agent, self._flags, self.number, self.env_index, seen)
         if declared is not None:
             self._told(declared)
-        _over((self,))
+        self.over(self._track.refuse)
+        self.ended = True
+        self._track.ended((self,))
 
     @property
     def simple(self) -> bool:
@@ -204,27 +205,19 @@ def end(episodes: Sequence[Episode], reason: Literal["terminated", "truncated"])
     places = [(one.number, one.env_index) for one in episodes]
     told = _ENDED[reason]
     first._track.recorder.alike(told.like, told.payload, first._agent, first._flags, places)
-    _over(episodes)
-
-
-def _over(episodes: Sequence[Episode]) -> None:
-    """Their ends are recorded."""
-    track = episodes[0]._track
+    track = first._track
     for one in episodes:
+        one.over(track.refuse)
         one.ended = True
-        one.straight(None)
-        one._record = track.refuse  # Not a method of its own: with that it would wait for the garbage collector.
     track.ended(episodes)
 
 
 def _started(seed: int | None, entry: int | None) -> Fact:
     """The start of an episode, but for which. Its payload as `payload_of` has it, quicker."""
     if entry is not None and seed is not None and 0 <= seed <= _SEED_MAX:
-        payload = _pack_plain({"seed": seed, "entry": entry})
-    else:
-        content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
-        payload = pack(content, "EpisodeStarted") if content else b""
-    return fact(_STARTED, payload)
+        return fact(_STARTED, _pack_plain({"seed": seed, "entry": entry}))
+    content = {name: value for name, value in (("seed", seed), ("entry", entry)) if value is not None}
+    return fact(_STARTED, pack(content, "EpisodeStarted") if content else b"")
 
 
 def _varied(seed: int | None, entry: int | None, params: dict[str, Any]) -> Fact:

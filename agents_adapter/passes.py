@@ -57,14 +57,20 @@ def walk(saver: Saver, tracks: Sequence[Track], plan: Plan, phase: Phase) -> Ite
     """
     current = Pass(None if len(tracks) == len(saver.tracks) else tracks[0].name, phase, len(plan), plan.hash)
     walking = saver.begin(current, tracks, plan)
-    begun = walking.begun
+    begun, alone = walking.begun, tracks[0] if len(tracks) == 1 else None
+    episodes: tuple[Episode, ...]
     try:
         for index, entry in enumerate(plan):
             if begun and walking.skips(index):
                 continue
             position = walking.position(index)
-            episodes = [track.start_episode(phase, entry=entry, index=index, position=position) for track in tracks]
-            yield tuple(episodes)
+            if alone is not None:
+                episodes = (alone.start_episode(phase, entry=entry, index=index, position=position),)
+            else:
+                episodes = tuple(
+                    track.start_episode(phase, entry=entry, index=index, position=position) for track in tracks
+                )
+            yield episodes
             for episode in episodes:
                 if not episode.ended:
                     episode.end()

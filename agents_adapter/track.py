@@ -175,7 +175,7 @@ class Track:
     @property
     def watched(self) -> bool:
         """Is what is done again compared with the first time?"""
-        return self._run.watch.watching
+        return bool(self._run.watch.before)
 
     @property
     def seeds_episodes(self) -> bool:
@@ -200,38 +200,39 @@ class Track:
         if before is not None:
             before.end()
         number = self.next_number[phase]
-        episode = Episode(
-            self, number, phase, env_index=env_index, entry=entry, index=index, position=position, seed=seed
-        )
+        episode = Episode(self, number, phase, env_index, entry, index, position, seed)
         episode.begin()
-        self._begun((episode,))
+        self._begun(episode)
         return episode
 
     def start_episodes(self, phase: Phase, env_indices: Iterable[int]) -> list[Episode]:
         """The same for sub-environments in each of which none is open; without seeds, they are recorded at once."""
         self.check_open()
         number = self.next_number[phase]
-        started = [Episode(self, number + more, phase, env_index=place) for more, place in enumerate(env_indices)]
+        started = [Episode(self, number + more, phase, place) for more, place in enumerate(env_indices)]
         begin(started)
-        self._begun(started)
+        for episode in started:
+            self._begun(episode)
         return started
 
-    def _begun(self, episodes: Sequence[Episode]) -> None:
-        """Their starts are recorded."""
+    def _begun(self, episode: Episode) -> None:
+        """Its start is recorded."""
         run = self._run
-        for episode in episodes:
-            self.open[episode.phase, episode.env_index] = episode
-            self.next_number[episode.phase] = episode.number + 1
-            if run.seeding == "episode":
-                _seed_global(episode.number if episode.seed is None else episode.seed)
-        run.watch.begun(self.name, episodes)
+        self.open[episode.phase, episode.env_index] = episode
+        self.next_number[episode.phase] = episode.number + 1
+        if run.seeding == "episode":
+            _seed_global(episode.number if episode.seed is None else episode.seed)
+        if run.watch.before:
+            run.watch.begun(self.name, (episode,))
 
     def ended(self, episodes: Sequence[Episode]) -> None:
         """Their ends are recorded."""
         for episode in episodes:
             self.open.pop((episode.phase, episode.env_index), None)
-        self.saver.episodes_ended(self, len(episodes))
-        self._run.watch.ended(self.name, episodes)
+        if self.saver.saves:
+            self.saver.episodes_ended(self, len(episodes))
+        if self._run.watch.before:
+            self._run.watch.ended(self.name, episodes)
 
     def refuse(self, agent: int, number: int, *reward: object) -> NoReturn:
         """What is asked of an episode that has ended, with the arguments of `Log.reward`: raises."""

@@ -35,7 +35,8 @@ class Watch:
     def __init__(self, log: journal.Log, run: str, on_divergence: OnDivergence) -> None:
         self._log, self._run = log, run
         self._on_divergence = on_divergence
-        self._before: dict[divergence.Name, Run] = {}
+        self.before: dict[divergence.Name, Run] = {}
+        """What may be done again; empty, there is nothing to tell of what begins and ends."""
         self._now: dict[int, array[float]] = {}
         """By the episode's id."""
 
@@ -51,32 +52,23 @@ class Watch:
             reruns.take(batch)
         reruns.finish()
         reruns.rewound(names, to_seq, end)
-        self._before |= {name: run for name, run in reruns.held.items() if name[0] == self._run}
-
-    @property
-    def watching(self) -> bool:
-        """Is there anything that may be done again?"""
-        return bool(self._before)
+        self.before |= {name: run for name, run in reruns.held.items() if name[0] == self._run}
 
     def begun(self, agent: str, episodes: Sequence[Episode]) -> None:
         """Episodes began: listen to those that are done again."""
-        if not self._before:
-            return
         for episode in episodes:
-            if (self._run, agent, episode.phase, episode.number) in self._before:
+            if (self._run, agent, episode.phase, episode.number) in self.before:
                 values = self._now[id(episode)] = array("d")
                 episode.listen(values.append)
 
     def ended(self, agent: str, episodes: Sequence[Episode]) -> None:
         """Compare them. At an agent's first difference warns or raises `Diverged`; then it is not watched further."""
-        if not self._before:
-            return  # So is nothing listened to: `begun` began with this.
         for episode in episodes:
             self._compare(agent, episode)
 
     def _compare(self, agent: str, episode: Episode) -> None:
         values = self._now.pop(id(episode), None)
-        before = self._before.pop((self._run, agent, episode.phase, episode.number), None)
+        before = self.before.pop((self._run, agent, episode.phase, episode.number), None)
         if values is None or before is None:
             return
         now = Run(
@@ -99,7 +91,7 @@ class Watch:
         if found is None:
             return
         # All that follows is another training, and would differ as well.
-        self._before = {name: run for name, run in self._before.items() if name[1] != agent}
+        self.before = {name: run for name, run in self.before.items() if name[1] != agent}
         message = (
             f"{self._log.storage.name}: {found.as_words()}: the resumed training is not the one that was cut off. "
             "Something it draws from or carries on is not restored (a generator without a seed, an environment's own "

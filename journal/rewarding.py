@@ -151,6 +151,11 @@ class Steps:
         """Record the end."""
         raise NotImplementedError
 
+    def over(self, refuse: Callable[[int, int, int, float, int, int], object]) -> None:
+        """Its end is recorded: `refuse` takes what comes after it."""
+        # Not a method of its own: with that it would wait for the garbage collector.
+        self._log, self._record = _SHUT, refuse
+
     def straight(self, log: Log | None) -> None:
         """Open the way into `log`, in which the episode's start is recorded; shut it (None)."""
         if log is None or log._always:  # There each waits for the disk, and `Log.reward` sees to that.
