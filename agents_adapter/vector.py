@@ -264,19 +264,17 @@ class SubEnvironments:
             if those or over:
                 self._over = those
                 self._next_step(~ends if those else None)
-        if episodes:
+        if episodes or len(ending) < len(those):
             for i, heard in self._heard.items():
                 heard(float(rewards[i]))
-            self._end([i for i in those if i in episodes], told)
+            self._end(sorted({*those}.difference(ending)), told)
         return result
 
     def _alike(self, those: list[int], terminated: bytes) -> tuple[list[int], Ending]:
-        """Those that can end together, and how; the others get their `Episode`."""
+        """Those that can end together, and how; the others end one by one, each an `Episode`."""
         plain = [i for i in those if i not in self._episodes]
         way = terminated[plain[0]] if plain else 1
         alike = [i for i in plain if terminated[i] == way][:TOGETHER_MAX]
-        for i in {*plain}.difference(alike):
-            self._tell(i)
         return alike, _TERMINATED if way else _TRUNCATED
 
     def _read(self, result: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import agents_adapter
+import journal
 import replay
 from agents_adapter import Run, Track
 
@@ -177,6 +178,28 @@ def test_a_reset_after_a_step_that_failed_ends_nothing(run: Run, track: Track) -
         [1, 2, "completed"],
         [2, 2, "completed"],
     ]
+
+
+def test_of_a_step_that_found_no_space_nothing_is_remembered(
+    run: Run, track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even of those that would have begun and ended in it, each in its own way."""
+    env = track.wrap(Told("SameStep", [("x..", ".x."), ("...", "...")]))
+    env.reset()
+
+    def full(*_arguments: Any) -> None:
+        raise journal.DiskFull("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.log, "_room", full)
+        patch.setattr(run.log._segment, "limit", 0)
+        run.log.tail()
+        patch.setattr(run.log, "_limit", 0)
+        with pytest.raises(journal.DiskFull):
+            env.step(0)
+    assert told(run) == []
+    env.step(0)
+    assert [one[:3] for one in told(run)] == [(kind, i, i) for kind in ("EpisodeStarted", "Rewarded") for i in range(3)]
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool, list])
