@@ -424,7 +424,7 @@ def as_reward(value: Any, what: str = "reward") -> float:
         try:
             real = float(number)
         except OverflowError:
-            real = math.nan
+            raise EventRejected(f"{what} is larger than any float64: give a float") from None
         if real == number or number != number:
             return real
         raise EventRejected(f"{what} {number} is not exact in float64 (integers are up to 2**53): give a float")

@@ -115,11 +115,13 @@ class Steps:
         """Record one step's reward; it survives the process when this returns. Ends the episode where told so.
 
         Which rewards are taken: `journal.events.as_reward`. Raises `EventRejected` (also after the episode's end),
-        `JournalClosed` (after the run's), `JournalFailed`; then nothing was recorded.
+        `JournalClosed` (after the run's), `JournalFailed`; then nothing was recorded. What its end raises, such as of
+        bars that are not the plan's, it raises behind the reward.
         """
         if type(reward) is not float:
             reward = as_reward(reward)
-        goes_on = not (terminated or truncated)  # Asked before anything is recorded: it may be no truth.
+        # Asked once, before anything is recorded: it may be no truth.
+        reason = "terminated" if terminated else "truncated" if truncated else ""
         log = self._log
         turn = log._turn
         taken, turn.taken = turn.taken, True
@@ -144,8 +146,8 @@ class Steps:
         self.steps += 1
         if reward - reward == 0.0:
             self.reward += reward
-        if not goes_on:
-            self.end("terminated" if terminated else "truncated")
+        if reason:
+            self.end(reason)
 
     def end(self, reason: str = "completed") -> None:
         """Record the end."""

@@ -179,6 +179,13 @@ def test_rewards_that_are_no_exact_number_are_refused_and_nothing_is_written(log
     assert log.tail() == before
 
 
+def test_an_integer_that_nobody_could_read_is_told_in_a_line() -> None:
+    for large in (10**400, -(10**5000)):
+        with pytest.raises(journal.EventRejected) as caught:
+            events.as_reward(large)
+        assert str(caught.value) == "reward is larger than any float64: give a float"
+
+
 def test_the_message_for_a_shape_says_what_to_give() -> None:
     with pytest.raises(journal.EventRejected, match=r"shape \(1,\).*reward\[0\]"):
         events.as_reward(np.array([1.0]))

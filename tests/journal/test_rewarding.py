@@ -253,6 +253,21 @@ def test_numbers_and_ends_are_taken_and_counted() -> None:
         assert steps.over == "truncated"
         steps.step(1.0, True, True)
         assert steps.over == "terminated"
+
+        class Once:
+            """True the first time: asked again behind the reward, it would have ended nothing."""
+
+            asked = 0
+
+            def __bool__(self) -> bool:
+                self.asked += 1
+                if self.asked > 1:
+                    raise RuntimeError("asked again")
+                return True
+
+        for given, reason in (((Once(), False), "terminated"), ((False, Once()), "truncated")):
+            steps.step(1.0, *given)  # type: ignore[arg-type]
+            assert steps.over == reason
     with pytest.raises(NotImplementedError):
         Steps(log.reward, 1, 0, 0, 0).end()
 
