@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -81,8 +82,8 @@ def test_they_are_what_one_append_after_the_other_gives_and_take_no_lock(storage
 def test_starts_and_ends_tell_the_monotonic_time_and_bars_do_not(storage: Any, clock: Any) -> None:
     with journal.open("m", storage=storage, sync="close", clock=clock) as log:
         agent = log.agent("A")
-        log.episode(STARTED, agent, 0, 4, 0)
-        log.episode(ENDED, agent, 0, 4, 0, SEEN)
+        log.episode(fact(STARTED.like), agent, 0, 4, 0)
+        log.episode(fact(ENDED.like), agent, 0, 4, 0, fact(SEEN.like))
     (piece,) = Walk(storage)
     heads = piece.cells[piece.heads]
     values = {int(one["kind"]): float(one["value"]) for one in heads if one["kind"] < cell.MARK_FIRST}
@@ -90,6 +91,7 @@ def test_starts_and_ends_tell_the_monotonic_time_and_bars_do_not(storage: Any, c
     assert values == {cell.NAME_GIVEN: 0.0, cell.EPISODE_STARTED: now, cell.BARS_SEEN: 0.0, cell.EPISODE_ENDED: now}
     heads = heads[heads["kind"] < cell.MARK_FIRST]
     assert not any(heads[name].any() for name in ("form", "step"))
+    assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all() and (heads["extent"] == 0).any()
 
 
 @pytest.mark.parametrize("room", [True, False], ids=["past the lock", "at the lock"])
@@ -107,6 +109,7 @@ def test_what_contradicts_the_log_is_refused(room: bool, storage: Any, events_of
         refused("no episode is open", ENDED, agent, 0, 4, 0)
         log.episode(STARTED, agent, 0, 4, 0)
         refused("episode 4 is open there", STARTED, agent, 0, 5, 0)
+        refused("episode 4 is open there", STARTED, agent, 0, 4, 0)
         refused("episode 4 is the open one", ENDED, agent, 0, 5, 0)
         refused("no episode is open", ENDED, agent, 1, 4, 0, SEEN)
         refused("no episode is open", ENDED, agent, 0, 4, 1, SEEN)
@@ -175,6 +178,23 @@ def test_interrupted_all_is_there_and_counted_or_nothing_is(
     kinds = [one.kind for one in events_of(storage)]
     ends = {"start": [], "end": ["EpisodeEnded"], "bars and end": ["BarsSeen", "EpisodeEnded"]}
     assert kinds == ["NameGiven", "EpisodeStarted", *ends[what], "Rewarded"]
+
+
+@FAST
+@pytest.mark.parametrize("seen", [None, SEEN], ids=["alone", "with bars"])
+def test_the_turn_is_held_while_it_is_stored(seen: Fact | None) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent, write, held = log.agent("A"), log._segment.write, []
+
+        def looking(offset: int, data: bytes) -> None:
+            held.append(log._turn.taken)
+            write(offset, data)
+
+        log._segment.write = looking  # type: ignore[method-assign]
+        log.episode(STARTED, agent, 0, 4, 0)
+        log.episode(TOLD, agent, 0, 4, 0, seen)
+        log._segment.write = write  # type: ignore[method-assign]
+        assert held == [True, True, True] and not log._turn.taken, "a start without payload is one store"
 
 
 def test_killed_right_after_it_all_is_there(storage: Any, events_of: Any) -> None:
@@ -281,6 +301,22 @@ def test_a_forged_promise_is_refused_wherever_its_payload_stands(place: int) -> 
         other = (fact(bars(), raw), ENDED) if place == 3 else (fact(bars(), b"\x80"), fact(TOLD.like, raw))
         log.episode(other[1], agent, 0, 4, 0, other[0])
         assert log.next_seq == 4, "anywhere else it promises nothing"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_how_far_from_its_place_a_cell_is_believed_goes_by_where_the_second_payload_stands(more: int) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        agent = log.agent("A")
+        log.episode(STARTED, agent, 0, 4, 0)
+        seen = fact(bars(), b"\x80")
+        offset = log.tail()[1] + cell.CELL + len(seen.padded)
+        stated, place = log.promised.position + 1000, offset // cell.CELL
+        at = stated + place + more
+        raw = cell.pack_promise(cell.RECEIPT, 9, 1, stated, 9, bytes(24), salt=log._salt, at=at)
+        refused = contextlib.nullcontext() if more else pytest.raises(journal.EventRejected, match="forged")
+        with refused:
+            log.episode(fact(TOLD.like, raw), agent, 0, 4, 0, seen)
+        assert (log.next_seq == 2) == (not more)
 
 
 @FAST

@@ -20,6 +20,7 @@ from journal import cell
 from journal.rewarding import Rewarding, Steps
 from journal.storage.memory import MemoryStorage
 from journal.turn import EXCHANGES
+from journal.walk import Walk
 
 pytestmark = pytest.mark.usefixtures("impatient")
 FAST = pytest.mark.skipif(not EXCHANGES, reason="this Python has no fast path")
@@ -197,9 +198,49 @@ def test_who_finds_the_way_shut_gives_the_turn_back(way: Any, events_of: Any) ->
         record(1.0)
         assert not log._turn.taken and log._limit > 0, "who had the lock opens the way again"
         log._limit = log._offset
-        record(2.0)
-        assert not log._turn.taken and log.next_seq == 3
-    assert [one.step for one in events_of(storage) if one.kind == "Rewarded"] == [0, 1]
+        log.lock.acquire()
+        waiter = threading.Thread(target=record, args=(2.0,))
+        waiter.start()
+        waiter.join(0.05)
+        assert waiter.is_alive() and not log._turn.taken, "there is no room for one cell more"
+        log.lock.release()
+        waiter.join(10)
+        assert log.next_seq == 3
+    rewards = [one for one in events_of(storage) if one.kind == "Rewarded"]
+    assert [(one.step, one.value) for one in rewards] == [(0, 1.0), (1, 2.0)]
+    (piece,) = Walk(storage)
+    heads = piece.cells[piece.cells["kind"] == cell.REWARDED]
+    assert not any(heads[name].any() for name in ("form", "extent", "payload_crc"))
+
+
+@FAST
+def test_the_turn_is_held_while_it_is_stored(way: Any) -> None:
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        record, put, held = way(log, log.agent("a")), log._put, []
+        log._put = lambda *cell: held.append(log._turn.taken) or put(*cell)  # type: ignore[func-returns-value]
+        record(1.0)
+        log._put = put
+        assert held == [True] and not log._turn.taken
+
+
+def test_what_is_not_said_is_zero(events_of: Any) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        log.reward(log.agent("a"), 4, 5, 1.0)
+        log._limit = 0
+        log.reward(log.agent("a"), 4, 6, 1.0)
+    rewards = [one for one in events_of(storage) if one.kind == "Rewarded"]
+    assert [(one.env_index, one.flags) for one in rewards] == [(0, 0), (0, 0)]
+
+
+def test_what_comes_after_the_end_is_for_another_to_take() -> None:
+    refused: list[tuple[Any, ...]] = []
+    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
+        steps = by_steps(log, log.agent("a"))
+        steps.step(0.5)
+        steps.over(lambda *reward: refused.append(reward))
+        steps.step(1.5)
+        assert refused == [(1, 7, 1, 1.5, 3, 1)] and log.next_seq == 2
 
 
 @pytest.mark.usefixtures("small_segments")
