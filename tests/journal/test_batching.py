@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +19,25 @@ from journal.cell import CELL
 from journal.live import PWRITE_FROM
 from journal.storage.faulty import FaultyStorage
 from journal.storage.memory import MemoryStorage
-from journal.turn import EXCHANGES
+from journal.turn import EXCHANGES, Turn
 from journal.walk import Walk
 
 FAST = pytest.mark.skipif(not EXCHANGES, reason="this Python has no fast path")
 SMALL, LARGE = 20, PWRITE_FROM // 8
 """Rewards in a batch that goes through the map where there is one, and in one that does not."""
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that is never given back would keep a test from its end."""
+
+    def wait(turn: Turn) -> None:
+        enough = time.monotonic() + 2
+        while turn.taken:
+            assert time.monotonic() < enough, "the turn is not given back"
+            time.sleep(1e-4)
+
+    monkeypatch.setattr(Turn, "wait", wait)
 
 
 @pytest.fixture(params=[True, False], ids=["mapped", "pwrite"])
@@ -34,6 +49,16 @@ def storage(request: pytest.FixtureRequest) -> MemoryStorage:
 def count(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number
+
+
+@contextlib.contextmanager
+def past_the_lock(log: journal.Log) -> Iterator[None]:
+    """Nothing may queue at it."""
+    log._append_cell = lambda *_, **__: pytest.fail("it queues at the lock")  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del log._append_cell
 
 
 def rewarded(found: list[Any]) -> list[tuple[Any, ...]]:
@@ -153,7 +178,7 @@ def test_a_batch_goes_past_the_lock(count: int, storage: MemoryStorage, events_o
     values = np.arange(count) + 0.25
     with journal.open("m", storage=storage, sync="close") as log:
         agent = log.agent("A")
-        with log.lock:  # Whoever asked for it would wait for ever.
+        with past_the_lock(log):
             assert log.rewards(agent, 7, range(5, 5 + count), values, 3, 1) == 1
             assert log.reward(agent, 7, 5 + count, -1.0) == 1 + count
             assert log.rewards(agent, range(count), [9] * count, values, range(count)) == 2 + count
@@ -164,6 +189,15 @@ def test_a_batch_goes_past_the_lock(count: int, storage: MemoryStorage, events_o
         *((2 + count + n, "A", 0, n, 9, n, n + 0.25) for n in range(count)),
         (2 + 2 * count, "A", 0, 8, 0, 0, -2.0),
     ]
+
+
+def test_what_is_not_said_is_zero(events_of: Any) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        log.rewards(agent, 7, range(3), VALUES[:3])
+        log.batch(agent, batch.Packed(3, 0, 7, 0, 0, VALUES[:3].tobytes()))
+    assert {one[2] for one in rewarded(events_of(storage))} == {one[5] for one in rewarded(events_of(storage))} == {0}
 
 
 def test_both_ways_leave_the_same_bytes(
@@ -222,7 +256,7 @@ def test_an_interrupt_leaves_a_batch_whole_or_nothing(
         there = write == 2 and done
         assert not log._turn.taken and log._interrupted is None and log._limit > 0
         assert log.next_seq == (1 + count if there else 1)
-        with log.lock:
+        with past_the_lock(log):
             log.reward(agent, 8, 0, 1.0)
             log.rewards(agent, 9, range(count), values)
     found = rewarded(events_of(storage))
@@ -282,7 +316,7 @@ def test_what_does_not_fit_a_cell_is_refused_and_the_log_goes_on(count: int, sto
             with pytest.raises(journal.EventRejected, match=rf"agent is {number}: .* log\.agent"):
                 log.rewards(number, 7, range(count), np.ones(count))
         assert not log._turn.taken and log.next_seq == 1
-        with log.lock:
+        with past_the_lock(log):
             assert log.rewards(agent, 7, range(count), np.ones(count)) == 1
 
 
@@ -378,7 +412,7 @@ def test_a_batch_that_just_fits_stays_and_one_cell_more_goes_on_to_the_next_segm
             agent = log.agent("A")
             here, offset, seq = log.tail()
             cells = (here.limit - offset) // CELL - 1 + more
-            with log.lock if not more else threading.Lock():
+            with past_the_lock(log) if not more else contextlib.nullcontext():
                 assert log.rewards(agent, 7, range(8 * cells), np.ones(8 * cells)) == seq
             assert (log.tail()[0] is here) == (not more)
             assert more or log.tail()[1] == here.limit
@@ -388,9 +422,9 @@ def test_a_batch_that_just_fits_stays_and_one_cell_more_goes_on_to_the_next_segm
 def test_always_a_batch_is_promised_when_it_returns(count: int) -> None:
     with journal.open("m", storage=MemoryStorage(), sync="always") as log:
         agent = log.agent("A")
-        for _ in range(3):
-            first = log.rewards(agent, 7, range(count), np.ones(count))
-            assert log.promised.seq == log.next_seq - 1 == first + count - 1
+        for length in (count, 1, count, 1, 1):
+            first = log.rewards(agent, 7, range(length), np.ones(length))
+            assert log.promised.seq == log.next_seq - 1 == first + length - 1
 
 
 def test_a_closed_log_and_a_forked_child_record_no_batch(count: int) -> None:

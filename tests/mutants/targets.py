@@ -41,10 +41,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ),
     "journal.rewarding": ("tests/journal/test_rewarding.py", "tests/journal/test_turn.py"),
     "journal.episodes": ("tests/journal/test_episodes.py",),
-    "journal.batching": (
-        *("tests/journal/test_batching.py", "tests/journal/test_batch.py", "tests/journal/test_forged.py"),
-        *("tests/journal/test_turn.py", "tests/journal/test_rewarding.py", "tests/journal/test_appending.py"),
-    ),
+    "journal.batching": ("tests/journal/test_batching.py",),
     "journal.batch": ("tests/journal/test_batching.py", "tests/journal/test_batch.py"),
     "journal.together": ("tests/journal/test_together.py",),
     "journal.commit": (*_WRITING, *_LOG),
