@@ -63,6 +63,8 @@ class Sharing:
 
     def tell(self) -> int:
         """The mutex is free again: let those who wait look. Returns how many they are."""
+        if not self.waiting:
+            return 0
         waiting, self.waiting = self.waiting, []
         self.untold += waiting
         for _ in range(_AT_ONCE):
