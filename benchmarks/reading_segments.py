@@ -1,7 +1,7 @@
 """Where does the time go when segments are replayed or verified? Each step alone, over what the one before it made.
 
-The first two are limits: nobody is spared them who checks what is read. Shares count: a step alone has the processor's
-cache to itself, and the two threads of a replay share the memory.
+The first two are limits: nobody is spared them who checks what is read. `scan` walks segment by segment, `load` goes
+block by block. Shares count: a step alone has the processor's cache to itself, and two threads share the memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks import training
 from benchmarks.question import Answer, Effort, say
 from journal import arrays, segment
 from journal.chain import extend
+from journal.early import early
 from journal.manifest import Manifest
 from journal.speed import levels
 from journal.speed.rounds import Contender, measure
@@ -76,6 +77,10 @@ def _stages(path: str, hashing: str) -> Iterator[tuple[str, Callable[[int], obje
     def walked(calls: int) -> None:
         Walk(storage, manifest, buffers=Buffers()).run()
 
+    def by_blocks(calls: int) -> None:
+        if sum(piece.events for piece in early(storage, manifest)) != sum(piece.events for piece in pieces):
+            raise RuntimeError(f"{path}: not all of it is sealed and all right")
+
     def folded(calls: int) -> None:
         state = State(manifest.journal_id)
         for piece in pieces:
@@ -91,6 +96,7 @@ def _stages(path: str, hashing: str) -> Iterator[tuple[str, Callable[[int], obje
     yield hashing, hashed
     yield "heads found, kinds and seqs looked at", looked
     yield "all of that: a walk, into memory of its own", walked
+    yield "the same block by block, read and hashed in a thread", by_blocks
     yield "changes of episode, and columns where it needs them", unpacked_only
     yield "unpacked and folded to totals", folded
     yield "replay.load", lambda calls: replay.load(path)

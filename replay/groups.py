@@ -23,7 +23,7 @@ from journal.manifest import Base, Manifest
 from journal.storage import Storage
 from replay import lossless
 from replay.batch import Batch
-from replay.history import Description, open_history, same_place, spans
+from replay.history import Description, Span, open_history, same_place, spans
 from replay.parquet import NO_THREADS, Checked, reading
 
 _SETTLED: Final = 2
@@ -118,10 +118,16 @@ def row_groups(
     """
     before: Base | None = None
     wanted = [span for span in spans(storage, manifest, since) if span.last >= since]
-    opening: Future[tuple[Checked, Description]] | None = None
+
+    opening: deque[Future[tuple[Checked, Description]]] = deque()
+
+    def begin(span: Span | None) -> None:
+        if span is not None and checker is not None:
+            opening.append(submit(checker, open_history, storage, span.path, span))
+
+    begin(next(iter(wanted[1:]), None))  # Before the first two there is no file.
     for span, after in zip_longest(wanted, wanted[1:]):
-        checked, told = open_history(storage, span.path, span) if opening is None else opening.result()
-        opening = None
+        checked, told = opening.popleft().result() if opening and before else open_history(storage, span.path, span)
         if told.journal_id != manifest.journal_id:
             raise CorruptJournal(span.path, 0, span.first, "this file belongs to another journal")
         if before is not None and not same_place(before, told.base):
@@ -133,8 +139,8 @@ def row_groups(
             raise CorruptJournal(span.path, 0, span.first, "it does not end where the log begins by journal.json")
         following = span.first
         for number in range(checked.file.metadata.num_row_groups):
-            if number == _SETTLED and checker is not None and after is not None:
-                opening = submit(checker, open_history, storage, after.path, after)
+            if number == _SETTLED and not opening:
+                begin(after)
             # One and the next are unpacked at the same time.
             file = checked.twin if number % 2 else checked.file
             group = RowGroup(span.path, file, number, following, told.end.context.names)
