@@ -1,7 +1,7 @@
 """Where does the time go when segments are replayed or verified? Each step alone, over what the one before it made.
 
 The first two are limits: nobody is spared them who checks what is read. `scan` walks segment by segment, `load` goes
-block by block. Shares count: a step alone has the processor's cache to itself, and two threads share the memory.
+block by block, in one thread. Shares count: a step alone has the processor's cache to itself.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _stages(path: str, hashing: str) -> Iterator[tuple[str, Callable[[int], obje
     yield hashing, hashed
     yield "heads found, kinds and seqs looked at", looked
     yield "all of that: a walk, into memory of its own", walked
-    yield "the same block by block, read and hashed in a thread", by_blocks
+    yield "the same block by block, in a few MiB used again", by_blocks
     yield "changes of episode, and columns where it needs them", unpacked_only
     yield "unpacked and folded to totals", folded
     yield "replay.load", lambda calls: replay.load(path)

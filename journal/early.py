@@ -2,7 +2,8 @@
 
 For those alone who can let go of all that they made of it: only when the last block was taken, and nothing raised, were
 all of them what was promised. In return each cell passes through a few MiB of memory that is used again and again,
-where a `Walk` holds whole segments; and fresh memory is dear.
+where a `Walk` holds whole segments; and fresh memory is dear. All of it is done in one thread: what another one would
+take over, reading and hashing, costs less than to hand it over block by block.
 
 What is not sealed, or not all right in a way that is seen before any of it was handed out, is left to the walk, which
 begins behind the last segment that was.
@@ -11,7 +12,6 @@ begins behind the last segment that was.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -36,36 +36,32 @@ def early(storage: Storage, manifest: Manifest) -> Generator[Piece, None, None]:
     """The events of the sealed segments from the manifest's base on, in pieces of a block, each payload whole.
 
     A piece begins with the segment opened mark where a segment does, and may hold nothing. Its memory is used again
-    when the next one is asked for: one is read and hashed in a thread, while another one is looked at. Ends before the
-    first segment that a walk must look at.
+    when the next one is asked for. Ends before the first segment that a walk must look at.
 
     Raises `Withdrawn`: then too where a receipt lies so far behind what it states that this is not at hand any more.
     """
-    with ThreadPoolExecutor(1, "reading ahead") as pool:  # It starts no thread before there is something to read.
-        base, window = manifest.base, Window(EXTENT_MAX + 1)
-        for ordinal in manifest.segments:
-            if base_after(storage, ordinal) is None:
-                return
-            one, begun = Pass.begin(storage, manifest, ordinal, base, window), False
-            for piece in _pieces(one, window, pool) if one is not None else ():
-                begun = True
-                yield piece
-                del piece
-            if one is None or one.found is None:
-                if begun:
-                    raise Withdrawn(segment.path_of(ordinal))
-                return
-            window.turn += -(-one.total // window.cells)
-            base = one.found.base
+    base, window = manifest.base, Window(EXTENT_MAX + 1)
+    for ordinal in manifest.segments:
+        if base_after(storage, ordinal) is None:
+            return
+        one, begun = Pass.begin(storage, manifest, ordinal, base, window), False
+        for piece in _pieces(one, window) if one is not None else ():
+            begun = True
+            yield piece
+            del piece
+        if one is None or one.found is None:
+            if begun:
+                raise Withdrawn(segment.path_of(ordinal))
+            return
+        base = one.found.base
 
 
-def _pieces(one: Pass, window: Window, pool: ThreadPoolExecutor) -> Iterator[Piece]:
+def _pieces(one: Pass, window: Window) -> Iterator[Piece]:
     left, start = _NOTHING, 0
     for number, (first, behind, found, following) in enumerate(one.blocks()):
         if start < first:  # A head whose payload goes on here, with what there is of it: into the margin before this.
             margin = window.part(number, start - first, 0)
             margin[:] = window.part(number - 1, start - first + window.cells, window.cells)
-        one.read_on(pool)
         if len(left.heads):
             found = Found(
                 np.append(left.heads, found.heads),

@@ -82,8 +82,6 @@ class Window:
 
     def __init__(self, margin: int = 0) -> None:
         self._margin = margin
-        self.turn = 0
-        """Which half the next segment begins in."""
         self.hold(_CELLS)
 
     def hold(self, cells: int) -> None:
@@ -93,12 +91,12 @@ class Window:
 
     def heads(self, block: int) -> NDArray[np.uint64]:
         """Memory for the heads of a block."""
-        memory: NDArray[np.uint64] = self._heads[(block + self.turn) % 2]
+        memory: NDArray[np.uint64] = self._heads[block % 2]
         return memory
 
     def part(self, block: int, start: int, stop: int) -> memoryview:
         """The memory of the cells [start, stop) of a block; before it, from -margin on, is its margin."""
-        place = (block + self.turn) % 2 * (self._margin + self.cells) + self._margin
+        place = block % 2 * (self._margin + self.cells) + self._margin
         return self.memory[(place + start) * CELL : (place + stop) * CELL]
 
 
@@ -156,10 +154,6 @@ class Pass:
         """Did it end at a receipt that states a position before what is hashed?"""
         self._stated = self._hashed = 0
         """Indices of the cells behind the last promise, and behind what is hashed."""
-        self._behind = 0
-        """Index of the cell behind the last block."""
-        self._coming: Future[bool] | None = None
-        """The next block, if it is being read already."""
         self.found: Sealed | None = None
         """What it is, when all of it was all right."""
 
@@ -170,11 +164,11 @@ class Pass:
 
     def _blocks(self) -> Iterator[Block]:
         for first in range(0, self.total, self._cells):
-            if not (self._read(first) if self._coming is None else self._coming.result()):
-                return
-            behind = self._behind = min(self.total, first + self._cells)
-            self._coming = None
+            self._hash(max(self._hashed, first - self._cells))
+            behind = min(self.total, first + self._cells)
             raw = self._part(first, behind)
+            if self._storage.read_into(self.path, raw, CELL + first * CELL) != len(raw):
+                return
             cells = arrays.view(raw)
             if not first and not self._opened(raw, cells):
                 return
@@ -196,17 +190,6 @@ class Pass:
         begins = self.begins
         base = Base(begins.ordinal + 1, begins.position + self.total, self._seq, value)
         self.found = Sealed(base, promise, CELL + self.total * CELL)
-
-    def read_on(self, pool: ThreadPoolExecutor) -> None:
-        """Begin to read the next block, over the one before the last one handed out."""
-        if self._behind < self.total:
-            self._coming = submit(pool, self._read, self._behind)
-
-    def _read(self, first: int) -> bool:
-        """Read the block that begins with cell `first`; what its memory holds is hashed before. Is it all there?"""
-        self._hash(max(self._hashed, first - self._cells))
-        raw = self._part(first, min(self.total, first + self._cells))
-        return self._storage.read_into(self.path, raw, CELL + first * CELL) == len(raw)
 
     def _opened(self, raw: memoryview, cells: Cells) -> bool:
         """Does it begin with the mark that it must begin with?"""
