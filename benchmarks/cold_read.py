@@ -1,7 +1,7 @@
 """How quickly does a reader that knows only the directory tell each agent's totals? The journal checks all it reads.
 
 The files are in the page cache, the reader begins anew each time, on level ground (`ground`). DuckDB, Arrow and the
-journal use all cores, the others one.
+journal's reader of history use all cores, the others one.
 """
 
 from __future__ import annotations
