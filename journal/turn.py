@@ -31,6 +31,8 @@ _PAUSE_MAX: Final = 0.001
 class Turn:
     """One turn; `taken` is exchanged as told above."""
 
+    __slots__ = ("taken",)
+
     def __init__(self) -> None:
         self.taken = False
 

@@ -37,6 +37,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "agents_adapter.checkpoint": ("tests/agents_adapter/test_checkpoint.py",),
     "journal.appending": (
         *("tests/journal/test_appending.py", "tests/journal/test_forged.py", "tests/journal/test_events.py"),
+        "tests/journal/test_alike.py",
         *("tests/journal/test_turn.py", *_WRITING, *_LOG),
     ),
     "journal.rewarding": ("tests/journal/test_rewarding.py", "tests/journal/test_turn.py"),
