@@ -63,11 +63,9 @@ class Sharing:
 
     def tell(self) -> int:
         """The mutex is free again: let those who wait look. Returns how many they are."""
-        if not self.waiting:
-            return 0
         waiting, self.waiting = self.waiting, []
         self.untold += waiting
-        for _ in range(_AT_ONCE):
+        for _ in self.untold[:_AT_ONCE]:
             self.tell_next()
         return len(waiting)
 
@@ -108,21 +106,19 @@ class Turn:
         if sharing.mutex.locked():
             self._come()
             if sharing.mutex.locked():  # Else nobody tells.
-                self._wait(_POLL)
+                wait(self._told, _POLL)
+            sharing.tell_next()  # Also where it was told while it came, and need not sleep.
             return False
         if self._others_come():
             self._come()
-            self._wait(min(_PATIENCE * sharing.soon, _POLL))  # A disk that stood still would make it long.
+            wait(self._told, min(_PATIENCE * sharing.soon, _POLL))  # A disk that stood still would make it long.
+            sharing.tell_next()
             if self._told in sharing.waiting and not sharing.mutex.locked():
                 sharing.gathered = math.inf  # In vain.
             return False
         self._leave()
         self._count()
         return True
-
-    def _wait(self, seconds: float) -> None:
-        wait(self._told, seconds)
-        self._sharing.tell_next()
 
     def _others_come(self) -> bool:
         sharing = self._sharing

@@ -256,6 +256,28 @@ def test_who_wakes_tells_the_next_first(now: list[float], monkeypatch: pytest.Mo
     assert awake(queues) == [False, True, True, True, True]
 
 
+def test_who_is_told_before_it_sleeps_tells_the_next_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else would wake them: what woke it was meant to go on."""
+    waits(monkeypatch)
+    one = Sharing(threading.Lock())
+    queues = asleep(one, 3)
+
+    class Freed:
+        """It is free again, and all were told, just behind the first look."""
+
+        looks = 0
+
+        def locked(self) -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                one.tell()
+            return self.looks == 1
+
+    one.mutex = Freed()  # type: ignore[assignment]
+    assert not one.turn().mine()
+    assert all(awake(queues)), "two of them and itself were told; it told the third"
+
+
 def test_who_does_not_wait_tells_nobody(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     waits(monkeypatch)
     one = Sharing(threading.Lock())
