@@ -140,6 +140,8 @@ class SubEnvironments:
         self._columns = np.zeros((3, count), dtype="<u4")
         """Of each sub-environment, as a batch has it: the number of its open episode, the steps in it, its place."""
         self._steps, self._columns[2] = self._columns[1], np.arange(count)
+        self._keys = [(track.number, self._flags, self._first + i) for i in range(count)]
+        """Their places in the log's context."""
         self._numbers = [0] * count
         """Of each the number of its open episode."""
         self._both, self._listed = self._columns[:2], self._columns[0]
@@ -223,7 +225,20 @@ class SubEnvironments:
 
     def take(self, result: Any) -> Any:
         """Record what a vector step gave, and return it."""
-        rewards, terminated, truncated = self._read(result)
+        usual = type(result) is tuple and len(result) == 5
+        if usual:
+            _, rewards, terminated, truncated, _ = result
+            usual = (
+                type(rewards) is type(terminated) is type(truncated) is np.ndarray
+                and terminated.dtype is truncated.dtype is _BOOL
+                and rewards.shape == terminated.shape == truncated.shape == self._shape
+            )
+        if not usual:
+            rewards, terminated, truncated = self._read(result)
+        elif rewards.dtype is _FLOAT32:
+            rewards = rewards.astype(FLOAT64)
+        elif rewards.dtype is not FLOAT64:
+            rewards = as_values(rewards)
         none, numbers, listed, steps = self._none, self._numbers, self._listed, self._steps
         starting, over, moving, episodes = self._starting, self._over, self._moving, self._episodes
         if starting:
@@ -247,8 +262,8 @@ class SubEnvironments:
             count, form = len(moving), _LISTED
             payload = self._columns.take(moving, 1).tobytes() + rewards[moving].tobytes()
         if count:
-            where = self._base, self._first, payload
-            self._record(self._agent, self._flags, count, form, *where, numbers, self._began_at, starting, ending, how)
+            where = self._base, self._first, payload, self._keys, numbers
+            self._record(self._agent, self._flags, count, form, *where, self._began_at, starting, ending, how)
         # Of those that did not move, too: where their next episodes start it is set to 0.
         np.add(steps, _ONE, steps)
         if starting:
@@ -260,10 +275,12 @@ class SubEnvironments:
             self._fresh = those
         else:
             # Those that were over: this step was their reset, as that is next step's mode; else it was refused.
-            self._fresh = over
-            if those or over:
-                self._over = those
-                self._next_step(~ends if those else None)
+            self._fresh, self._over = over, those
+            if those:
+                self._moves = ends = ~ends
+                self._moving, self._waiting = ends.nonzero()[0], self._mode == "disabled"
+            elif over:
+                self._moves = self._moving = None
         if episodes or len(ending) < len(those):
             for i, heard in self._heard.items():
                 heard(float(rewards[i]))
@@ -282,15 +299,6 @@ class SubEnvironments:
         values = len(result) if isinstance(result, (tuple, list)) else 0
         if values == 5:
             _, rewards, terminated, truncated, _ = result
-            if (  # As most give them.
-                type(rewards) is type(terminated) is type(truncated) is np.ndarray
-                and terminated.dtype is truncated.dtype is _BOOL
-                and rewards.shape == terminated.shape == truncated.shape == self._shape
-            ):
-                if rewards.dtype is FLOAT64:
-                    return rewards, terminated, truncated
-                if rewards.dtype is _FLOAT32:
-                    return rewards.astype(FLOAT64), terminated, truncated
         elif values == 4:
             _, rewards, done, infos = result
             cut = [bool(info.get("TimeLimit.truncated", False)) for info in infos]

@@ -17,9 +17,6 @@ EpisodeKey = tuple[int, int, int]
 Places = Sequence[tuple[int, int]]
 """(episode, env_index) of several events that are alike."""
 
-Changes = dict[EpisodeKey, int]
-"""Where episodes start, and which."""
-
 # With these limits a context always fits one payload, so a segment can always be opened.
 NAMES_MAX: Final = 0xFFFF
 """Names in a journal: a metric's number has 16 bits."""
@@ -98,11 +95,17 @@ class Context:
             for _, env_index in places:
                 self.episodes.pop((agent, flags & 1, env_index), None)
 
-    def change(self, opening: Changes, closing: Sequence[EpisodeKey]) -> None:
-        """Take in that episodes started, and then that some ended. Doing it twice changes nothing."""
-        self.episodes.update(opening)
-        for key in closing:
-            self.episodes.pop(key, None)
+    def change(
+        self, keys: Sequence[EpisodeKey], numbers: Sequence[int], started: Sequence[int], ended: Sequence[int]
+    ) -> None:
+        """Take in that episodes started, and then that some ended, each told by its index in `keys` and `numbers`.
+
+        Doing it twice changes nothing.
+        """
+        for i in started:
+            self.episodes[keys[i]] = numbers[i]
+        for i in ended:
+            self.episodes.pop(keys[i], None)
 
     def as_payload(self) -> dict[str, Any]:
         """Itself as what msgpack and JSON hold."""

@@ -101,7 +101,7 @@ class Episodes(Together):
                 del opened[key]
         except BaseException as error:
             # Next to these stores CPython looks for no signal.
-            changed = ({key: episode}, []) if starts else ({}, [key])
+            changed = (key,), (episode,), (0,) if starts else (), () if starts else (0,)
             self._interrupted, self._limit = (offset, seq, len(facts), needed, (changed,)), 0
             turn.taken = False
             self._settle_reward(error)

@@ -82,6 +82,17 @@ class LiveSegment:
         if not self.mapped:
             self.file.hasten(offset, length)
 
+    def publish(self, offset: int, head: bytes, behind: bytes) -> None:
+        """Store what stands behind a head at `offset`, and then the head, which publishes all of it."""
+        if self.mapped and len(behind) < PWRITE_FROM:
+            start = offset + CELL
+            self.buffer[start : start + len(behind)] = behind
+            self.buffer[offset:start] = head
+        else:
+            # Behind what was written, the map would have to fault the head's page in first.
+            self.file.write(offset + CELL, behind)
+            self.file.write(offset, head)
+
     def read(self, offset: int, length: int) -> bytes | memoryview:
         """The bytes written; the hash's source."""
         if self.mapped:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Lock as Mutex
 from typing import Any, NamedTuple, Protocol
 
 from journal import cell
 from journal.cell import CELL
-from journal.context import PLACED, Changes, EpisodeKey
+from journal.context import PLACED, EpisodeKey
 from journal.errors import DiskFull, EventRejected, JournalClosed, JournalFailed
 from journal.events import Event
 from journal.live import LiveSegment, Spares, by_system, failure
@@ -49,8 +49,8 @@ class Left(NamedTuple):
 
 Taken = tuple[Event, int, int, int, int]
 """What the context takes in of an event: itself, flags, agent, env_index, episode."""
-Changed = tuple[Changes, list[EpisodeKey]]
-"""What it takes in of a vector step: which episodes started, and which ended."""
+Changed = tuple[Sequence[EpisodeKey], Sequence[int], Sequence[int], Sequence[int]]
+"""What it takes in of a vector step, as `Context.change` does."""
 
 
 class Tail:
@@ -170,7 +170,7 @@ class Tail:
                 if any(raw) and crc == int.from_bytes(raw[:4], "little"):
                     self._offset, self._seq = offset + length, seq + takes
                     for one in taken:
-                        if len(one) == 2:
+                        if len(one) == 4:
                             self.context.change(*one)
                         else:
                             self._take_in(*one)

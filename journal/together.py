@@ -1,19 +1,19 @@
 """A step of many sub-environments as one append: the starts of episodes, a batch of rewards, the ends of episodes.
 
-What an append costs is done once for all of them: one wait for the lock, one look at the clock, one store, one head
+What an append costs is done once for all of them: one turn (`journal.turn`), one look at the clock, one store, one head
 that publishes them. So all of them are there, or none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from journal import cell
 from journal.appending import unknown_agent
 from journal.batching import Batching
 from journal.cell import CELL
-from journal.context import EPISODES_MAX, Changes, EpisodeKey
+from journal.context import EPISODES_MAX, EpisodeKey
 from journal.crc import crc32c
 from journal.errors import EventRejected
 from journal.events import EpisodeEnded, payload_of
@@ -23,8 +23,8 @@ _pack_batch: Callable[..., bytes] = cell.BATCH.pack
 _pack_cell: Callable[..., bytes] = cell.PUBLISH.pack
 _MASK: Final = 0xFFFFFFFF
 _ZEROS: Final = bytes(CELL)
-_END: Final = cell.EPISODE_ENDED | 1 << 16
-"""Kind, and an extent of one cell."""
+_START, _END, _REWARDS = cell.EPISODE_STARTED, cell.EPISODE_ENDED | 1 << 16, cell.REWARDS
+"""Kinds, and an end's extent of one cell."""
 
 
 class Ending(NamedTuple):
@@ -47,7 +47,7 @@ def ending(like: EpisodeEnded) -> Ending:
 
 
 class Together(Batching):
-    """The log's end, and how what a vector step gives comes to stand there."""
+    """The log's end, and how all events come to stand there."""
 
     def vector_step(
         self,
@@ -58,85 +58,114 @@ class Together(Batching):
         episode: int,
         env_index: int,
         payload: bytes,
+        keys: Sequence[EpisodeKey],
         numbers: Sequence[int],
         began: float,
         started: Sequence[int],
         ended: Sequence[int],
         how: Ending,
+        *,
+        locked: bool = False,
     ) -> int:
         """Append the starts of episodes, a batch of `count` rewards and the ends of episodes: all of them, or none.
 
         `agent` is the number that `agent()` gave, `flags` is 1 in the eval phase. The batch is one that the caller has
         packed, as `journal.batch` tells, of steps counted from 0. `started` and `ended` are sub-environments, counted
-        from `env_index`, and `numbers` the episodes of all of them. Those that started did so at `began` (monotonic
-        seconds); those that ended, perhaps some of them, end now, as `how` tells. Returns the seq of the first. Raises
-        as `append` does.
+        from `env_index`; `keys` are the places of all of them in the log's context, `numbers` the episodes there. Those
+        that started did so at `began` (monotonic seconds); those that ended, perhaps some of them, end now, as `how`
+        tells. `locked`: the lock is held, and there is room. Returns the seq of the first. Raises as `append` does.
         """
-        extent = -(-len(payload) // CELL)
-        needed = CELL * (len(started) + 1 + extent + 2 * len(ended))
-        takes = len(started) + count + len(ended)
-        opening: Changes = {}
-        closing: list[EpisodeKey] = []
+        starts, extent = len(started), -(-len(payload) // CELL)
+        needed = CELL * (starts + 1 + extent + 2 * len(ended))
+        turn = self._turn
+        if not locked:
+            taken, turn.taken = turn.taken, True
+            if taken or self._offset + needed > self._limit:
+                if not taken:
+                    turn.taken = False
+                where = episode, env_index, payload, keys, numbers
+                return self._queued(needed, agent, flags, count, form, *where, began, started, ended, how)
+        offset, seq = self._offset, self._seq
+        following = seq + starts + count + len(ended)
+        try:
+            if not 0 < agent <= self._names:
+                raise EventRejected(unknown_agent(agent))
+            opened, salt, time_ns = self.context.episodes, self._salt, self.time_ns()
+            if len(opened) + starts > EPISODES_MAX:
+                self.context.refuse_contradiction(
+                    cell.EPISODE_STARTED, flags, agent, [(numbers[i], env_index + i) for i in started]
+                )
+            # Each cell's seq, and the low 32 bits of its position.
+            number, at = seq, self._base + (offset >> 6) & _MASK
+            told, parts = flags << 8, []
+            for i in started:
+                if keys[i] in opened:
+                    self._refuse_change(cell.EPISODE_STARTED, keys[i], numbers[i])
+                body = _pack_episode(_START, number, time_ns, told, 0, agent, env_index + i, numbers[i], began)
+                parts.append(_pack_cell(crc32c(body, salt) ^ at, body))
+                number, at = number + 1, at + 1 & _MASK
+            own = crc32c(payload, salt) ^ at
+            if 0xFF in payload[5::CELL]:
+                self._checked(payload, at, offset + CELL * starts)
+            pad = CELL * extent - len(payload)
+            body = _pack_batch(
+                _REWARDS, extent, number, time_ns, pad, flags, form, own, agent, env_index, episode, 0, count
+            )
+            parts += _pack_cell(crc32c(body, salt) ^ at, body), payload, _ZEROS[:pad]
+            if ended:
+                number, at, now = number + count, at + 1 + extent & _MASK, self.monotonic()
+                told, crc, padded = how.pad | flags << 8, crc32c(how.payload, salt), how.padded
+                for i in ended:
+                    if opened.get(keys[i]) != numbers[i] and i not in started:
+                        self._refuse_change(cell.EPISODE_ENDED, keys[i], numbers[i])
+                    body = _pack_episode(_END, number, time_ns, told, crc ^ at, agent, env_index + i, numbers[i], now)
+                    parts += _pack_cell(crc32c(body, salt) ^ at, body), padded
+                    number, at = number + 1, at + 2 & _MASK
+            head = parts[0]
+            parts[0] = b""
+            self._segment.publish(offset, head, b"".join(parts))
+            self._offset = offset + needed
+            self._seq = following
+            self._shift = self._base + (offset + needed >> 6) - following
+            for i in started:
+                opened[keys[i]] = numbers[i]
+            for i in ended:
+                del opened[keys[i]]
+        except BaseException as error:
+            # Next to these stores CPython looks for no signal.
+            changed = keys, numbers, started, ended
+            self._interrupted, self._limit = (offset, seq, following - seq, needed, (changed,)), 0
+            if locked:
+                raise
+            turn.taken = False
+            self._settle_reward(error)
+            raise
+        if locked:
+            return seq
+        turn.taken = False
+        if self._always:
+            self._reach(following - 1)
+        return seq
+
+    def _queued(self, needed: int, *step: Any) -> int:
+        """The same, for who did not find the way open: it queues at the lock, and makes room."""
         with self.lock:
-            if self._closed or self._failure is not None:
-                self._refuse()
-            _, offset, seq = self.tail_locked()
-            if offset + needed > self._segment.limit:
-                offset = self._room(needed)
+            self._usable()
+            self.tail_locked()
+            if self._offset + needed > self._segment.limit:
+                self._room(needed)
             try:
-                if not 0 < agent <= self._names:
-                    raise EventRejected(unknown_agent(agent))
-                context, salt, time_ns, phase = self.context, self._salt, self.time_ns(), flags & 1
-                opened = context.episodes
-                if len(opened) + len(started) > EPISODES_MAX:
-                    places = [(numbers[i], env_index + i) for i in started]
-                    context.refuse_contradiction(cell.EPISODE_STARTED, flags, agent, places)
-                at = self._base + (offset >> 6)
-                # Where a cell of one stands, and its seq, go up together.
-                shift, told, parts = at - seq, flags << 8, []
-                for number, i in enumerate(started, seq):
-                    key, which = (agent, phase, env_index + i), numbers[i]
-                    if key in opened:
-                        context.refuse_contradiction(cell.EPISODE_STARTED, flags, agent, ((which, key[2]),))
-                    body = _pack_episode(cell.EPISODE_STARTED, number, time_ns, told, 0, agent, key[2], which, began)
-                    parts.append(_pack_cell(crc32c(body, salt) ^ number + shift & _MASK, body))
-                    opening[key] = which
-                number = seq + len(started)
-                at = number + shift & _MASK
-                payload_crc = crc32c(payload, salt) ^ at
-                if 0xFF in payload[5::CELL]:
-                    self._checked(payload, at, offset + CELL * len(started))
-                pad = extent * CELL - len(payload)
-                where = agent, env_index, episode, 0, count
-                body = _pack_batch(cell.REWARDS, extent, number, time_ns, pad, flags, form, payload_crc, *where)
-                parts += _pack_cell(crc32c(body, salt) ^ at, body), payload, _ZEROS[:pad]
-                if ended:
-                    first = number + count
-                    shift, now = at + 1 + extent - 2 * first, self.monotonic()
-                    told, crc, padded = how.pad | flags << 8, crc32c(how.payload, salt), how.padded
-                    for number, i in enumerate(ended, first):
-                        key, which, at = (agent, phase, env_index + i), numbers[i], 2 * number + shift & _MASK
-                        if opened.get(key) != which != opening.get(key):
-                            context.refuse_contradiction(cell.EPISODE_ENDED, flags, agent, ((which, key[2]),))
-                        body = _pack_episode(_END, number, time_ns, told, crc ^ at, agent, key[2], which, now)
-                        parts += _pack_cell(crc32c(body, salt) ^ at, body), padded
-                        closing.append(key)
-                # The first head, which publishes them all, comes last.
-                head = parts[0]
-                parts[0] = b""
-                self._segment.write(offset + CELL, b"".join(parts))
-                self._segment.write(offset, head)
-                self._offset = offset + needed
-                self._seq = seq + takes
-                opened.update(opening)
-                for key in closing:
-                    del opened[key]
+                seq = self.vector_step(*step, locked=True)
             except BaseException as error:
-                self._interrupted = (offset, seq, takes, needed, ((opening, closing),))
                 self._settle()
                 self._explain(error)
                 raise
             self._allow()
+            following = self._seq
         if self._always:
-            self._reach(seq + takes - 1)
+            self._reach(following - 1)
         return seq
+
+    def _refuse_change(self, kind: int, key: EpisodeKey, number: int) -> None:
+        agent, flags, env_index = key
+        self.context.refuse_contradiction(kind, flags, agent, ((number, env_index),))

@@ -14,6 +14,7 @@ import agents_adapter
 import journal
 import replay
 from agents_adapter import Run, Track
+from journal import EventRejected
 
 Event = tuple[str, int, int, Any]
 """Kind, env_index, episode; the step of a reward, the reason of an end."""
@@ -216,6 +217,40 @@ def test_rewards_are_recorded_as_they_are_whatever_holds_them(kind: Any, track: 
     env.reset()
     given = np.arange(3).astype(inner.rewards).tolist()
     assert [row[2] for row in rows(track)] == [2.0 * one for one in given]
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float64, list])
+def test_ends_are_understood_whatever_holds_them(kind: Any, track: Track) -> None:
+    inner = Told("SameStep", [(".x.", "x.."), ("..x", "...")])
+    plain = inner.step
+
+    def step(actions: Any) -> Any:
+        seen, rewards, *ends, info = plain(actions)
+        return seen, rewards, *((one.tolist() if kind is list else one.astype(kind)) for one in ends), info
+
+    inner.step = step  # type: ignore[method-assign]
+    env = track.wrap(inner)
+    env.reset()
+    env.step(0), env.step(0)
+    assert [[row[0], row[1], row[3]] for row in rows(track)] == [
+        [0, 1, "truncated"],
+        [1, 1, "terminated"],
+        [2, 2, "terminated"],
+    ]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(2,), (3, 1), (1, 3), ()])
+def test_arrays_of_another_shape_are_refused(wrong: int, shape: tuple[int, ...], run: Run, track: Track) -> None:
+    inner = Told("SameStep", [("...", "...")])
+    given = [np.ones(3), np.zeros(3, bool), np.zeros(3, bool)]
+    given[wrong] = np.zeros(shape, given[wrong].dtype)
+    inner.step = lambda actions: (0, *given, {})  # type: ignore[method-assign]
+    env = track.wrap(inner)
+    env.reset()
+    with pytest.raises(EventRejected, match="shape"):
+        env.step(0)
+    assert told(run) == []
 
 
 def test_who_asks_for_an_open_episode_of_many_finds_it(run: Run, track: Track) -> None:

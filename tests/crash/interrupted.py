@@ -104,7 +104,8 @@ def append_something(log: journal.Log, agent: int, mark: int, known: dict[int, i
     elif kind == "vector step":
         numbers, all_of_them = range(mark, mark + 5), range(5)
         payload = bytes(5 * (3 * 4 + 8))  # Three columns and a float64 each; the batch's base is its mark.
-        step = agent, 0, 5, 0b010101, mark + 5, mark, payload
+        keys = [(agent, 0, number) for number in numbers]
+        step = agent, 0, 5, 0b010101, mark + 5, mark, payload, keys
         seq = log.vector_step(*step, numbers, 0.0, all_of_them, all_of_them, ENDING)
         for more in all_of_them:
             known[seq + more], known[seq + 10 + more] = mark + more, -(mark + more)

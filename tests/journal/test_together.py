@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,17 @@ def storage(request: pytest.FixtureRequest) -> MemoryStorage:
     return MemoryStorage(mappable=request.param)
 
 
+@pytest.fixture(params=[True, False], ids=["past the lock", "queued"])
+def shut(request: pytest.FixtureRequest) -> Any:
+    """Shuts the fast path of a log, in one of two cases, so that what follows queues at the lock."""
+
+    def shut(log: journal.Log) -> None:
+        if not request.param:
+            log._limit = 0
+
+    return shut
+
+
 def vector_step(
     log: journal.Log,
     agent: int,
@@ -41,11 +54,10 @@ def vector_step(
 ) -> int:
     """A step of the three sub-environments 5, 6 and 7, the first and the last of which begin; two end in it."""
     packed = batch.pack(np.array(numbers, dtype=np.uint64), 4, range(5, 5 + len(numbers)), np.array(values))
-    form, base, payload = packed.form, packed.episode, packed.payload
+    keys = [(agent, flags & 1, 5 + i) for i in range(len(numbers))]
+    where = packed.form, packed.episode, 5, packed.payload, keys, list(numbers)
     assert packed.step == 4, "which is lost: a step is listed, or it is 0"
-    return log.vector_step(
-        agent, flags, len(numbers), form, base, 5, payload, list(numbers), 7.25, list(started), list(ended), how
-    )
+    return log.vector_step(agent, flags, len(numbers), *where, 7.25, list(started), list(ended), how)
 
 
 def begun(log: journal.Log) -> int:
@@ -60,19 +72,45 @@ def opened(log: journal.Log) -> dict[int, int]:
     return {env_index: episode for (_, _, env_index), episode in log.context.episodes.items()}
 
 
+class Hooked:
+    """Stands in a segment's buffer's or file's place: `hook(store)` is called for each store, and is to do it."""
+
+    def __init__(self, inner: Any, hook: Any) -> None:
+        self.inner, self.hook = inner, hook
+
+    def __setitem__(self, where: slice, data: bytes) -> None:
+        self.hook(lambda: self.inner.__setitem__(where, data))
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.hook(lambda: self.inner.write(offset, data))
+
+
+@contextlib.contextmanager
+def hooked(log: journal.Log, hook: Any) -> Iterator[None]:
+    segment = log._segment
+    buffer, file = segment.buffer, segment.file
+    segment.buffer, segment.file = Hooked(buffer, hook), Hooked(file, hook)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        segment.buffer, segment.file = buffer, file
+
+
 def kinds(seen: list[Any]) -> list[str]:
     return [one.kind for one in seen][2:]
 
 
 def test_they_are_what_one_append_after_the_other_gives(
-    storage: MemoryStorage, events_of: Any, monkeypatch: pytest.MonkeyPatch
+    shut: Any, storage: MemoryStorage, events_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = MemoryStorage()
     with journal.open("m", storage=storage) as log, journal.open("o", storage=other) as alone:
         monkeypatch.setattr(log, "monotonic", lambda: 9.75)
         for one in (log, alone):
             begun(one)
+        shut(log)
         assert vector_step(log, 1) == 2
+        assert log._limit == log._way and not log._turn.taken and not log.lock.locked()
         assert log.next_seq == 9 and opened(log) == {7: 12}
         for episode, env_index in ((10, 5), (12, 7)):
             alone.append(EpisodeStarted(agent="A", episode=episode, env_index=env_index, phase="eval", monotonic=7.25))
@@ -98,10 +136,11 @@ def test_they_are_what_one_append_after_the_other_gives(
     ],
 )
 def test_where_one_contradicts_the_log_nothing_is_recorded(
-    numbers: Any, started: Any, ended: Any, flags: int, told: str, storage: MemoryStorage, events_of: Any
+    numbers: Any, started: Any, ended: Any, flags: int, told: str, shut: Any, storage: MemoryStorage, events_of: Any
 ) -> None:
     with journal.open("m", storage=storage) as log:
         agent = begun(log)
+        shut(log)
         with pytest.raises(journal.EventRejected, match=told):
             vector_step(log, agent, numbers, started, ended, flags=flags)
         assert log.next_seq == 2 and opened(log) == {6: 11}
@@ -134,7 +173,7 @@ def test_of_an_agent_that_has_no_number_nothing_is_recorded(agent: int) -> None:
 @pytest.mark.parametrize("starts", [(0, 2), ()], ids=["starts", "no starts"])
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "settled later"])
 def test_interrupted_it_is_all_there_and_counted_or_nothing_is(
-    write: int, done: bool, starts: Any, settled: bool, storage: MemoryStorage, events_of: Any
+    write: int, done: bool, starts: Any, settled: bool, shut: Any, storage: MemoryStorage, events_of: Any
 ) -> None:
     """Before or after the store of all but the first head (1), and of that one (2), which publishes them.
 
@@ -142,26 +181,30 @@ def test_interrupted_it_is_all_there_and_counted_or_nothing_is(
     """
     ends = (0, 1) if starts else (1,)
     with journal.open("m", storage=storage, sync="close") as log:
-        agent, plain, unwind, calls = begun(log), log._segment.write, log._unwind, 0
+        agent, unwind, calls = begun(log), log._unwind, 0
+        segment = log._segment
+        plain = segment.buffer, segment.file
 
-        def interrupted(offset: int, data: bytes) -> None:
+        def interrupted(store: Any) -> None:
             nonlocal calls
             calls += 1
             if calls == write and not done:
+                segment.buffer, segment.file = plain
                 raise KeyboardInterrupt
-            plain(offset, data)
+            store()
             if calls == write:
+                segment.buffer, segment.file = plain
                 raise KeyboardInterrupt
 
         def again() -> None:
             raise KeyboardInterrupt
 
-        log._segment.write = interrupted  # type: ignore[method-assign]
         if not settled:
             log._unwind = again  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
+        shut(log)
+        with hooked(log, interrupted), pytest.raises(KeyboardInterrupt):
             vector_step(log, agent, started=starts, ended=ends)
-        log._segment.write, log._unwind = plain, unwind  # type: ignore[method-assign]
+        log._unwind = unwind  # type: ignore[method-assign]
         there = write == 2 and done
         more = 3 + len(starts) + len(ends) if there else 0
         assert log.next_seq == 2 + (more if settled else 0)
@@ -173,31 +216,34 @@ def test_interrupted_it_is_all_there_and_counted_or_nothing_is(
 
 
 @pytest.mark.parametrize("count", [3, 3000])
-def test_killed_right_after_it_all_of_it_is_there(count: int, storage: MemoryStorage, events_of: Any) -> None:
+def test_killed_right_after_it_all_of_it_is_there(
+    count: int, shut: Any, storage: MemoryStorage, events_of: Any
+) -> None:
     """No seal vouches for them yet: each head and each payload has to check by itself. Much of it takes a write."""
     log = journal.open("m", storage=storage, sync="close")
     agent, all_of_them = log.agent("A"), range(count)
+    shut(log)
     vector_step(log, agent, all_of_them, all_of_them, all_of_them[1:], values=np.arange(count) / 2)
+    log.reward(agent, 0, 1, 1.0)
     dead = storage.kill()
     log.close()
     with journal.open("m", storage=dead) as again:
         assert again.recovered.torn_bytes == 0
-        assert again.next_seq == 1 + 3 * count - 1
+        assert again.next_seq == 1 + 3 * count - 1 + 1
     assert events_of(dead) == events_of(storage)
 
 
 @pytest.mark.parametrize("write", [1, 2])
 def test_killed_before_the_first_head_is_there_nothing_is(write: int, storage: MemoryStorage, events_of: Any) -> None:
     log = journal.open("m", storage=storage, sync="close")
-    agent, plain, left = begun(log), log._segment.write, []
+    agent, left = begun(log), []
 
-    def noted(offset: int, data: bytes) -> None:
-        plain(offset, data)
+    def noted(store: Any) -> None:
+        store()
         left.append(storage.kill())
 
-    log._segment.write = noted  # type: ignore[method-assign]
-    vector_step(log, agent)
-    log._segment.write = plain  # type: ignore[method-assign]
+    with hooked(log, noted):
+        vector_step(log, agent)
     log.close()
     dead = left[write - 1]
     journal.open("m", storage=dead).close()
@@ -248,11 +294,14 @@ def test_a_store_that_fails_is_the_end(storage: MemoryStorage) -> None:
     log = journal.open("m", storage=storage, sync="close")
     agent = begun(log)
 
-    def failing(offset: int, data: bytes) -> None:
+    segment = log._segment
+    plain = segment.buffer, segment.file
+
+    def failing(store: Any) -> None:
+        segment.buffer, segment.file = plain
         raise OSError(5, "Input/output error")
 
-    log._segment.write = failing  # type: ignore[method-assign]
-    with pytest.raises(journal.JournalFailed, match="writing to the log failed: Input/output error"):
+    with hooked(log, failing), pytest.raises(journal.JournalFailed, match="writing to the log failed: Input/output"):
         vector_step(log, agent)
     for refused in (lambda: vector_step(log, agent), log.close):
         with pytest.raises(journal.JournalFailed):
@@ -260,9 +309,11 @@ def test_a_store_that_fails_is_the_end(storage: MemoryStorage) -> None:
 
 
 @pytest.mark.parametrize("sync", ["always", "close"])
-def test_only_always_promises_it_before_it_returns(sync: Any, storage: MemoryStorage) -> None:
+def test_only_always_promises_it_before_it_returns(sync: Any, shut: Any, storage: MemoryStorage) -> None:
     with journal.open("m", storage=storage, sync=sync) as log:
-        vector_step(log, begun(log))
+        agent = begun(log)
+        shut(log)
+        vector_step(log, agent)
         assert log.promised.seq == (8 if sync == "always" else -1)
 
 
@@ -284,7 +335,8 @@ def test_rewards_cannot_forge_a_promise_where_they_stand(storage: MemoryStorage)
             at = stated + offset // CELL + 2 + more
             raw = cell.pack_promise(cell.RECEIPT, seq, 1, stated, 3, bytes(24), salt=here.header.salt, at=at)
             values = np.frombuffer(raw, dtype="<f8").tobytes()
-            step = partial(log.vector_step, agent, 1, 8, 0, 10, 5, values, [10, 11, 12], 0.0, [0, 2], [], CUT)
+            keys = [(agent, 1, 5), (agent, 1, 6), (agent, 1, 7)]
+            step = partial(log.vector_step, agent, 1, 8, 0, 10, 5, values, keys, [10, 11, 12], 0.0, [0, 2], [], CUT)
             if refused:
                 with pytest.raises(journal.EventRejected, match="byte 0 of the payload begins a forged promise"):
                     step()
@@ -297,6 +349,37 @@ def test_an_end_that_takes_more_than_a_cell_is_none_of_many() -> None:
     assert len(ending(EpisodeEnded(agent="-", episode=0, reason="x" * 40)).padded) == CELL
     with pytest.raises(journal.EventRejected, match="takes 69 bytes: append it by itself"):
         ending(EpisodeEnded(agent="-", episode=0, reason="x" * 59))
+
+
+def test_who_does_not_get_the_turn_waits_for_whoever_has_it(storage: MemoryStorage, events_of: Any) -> None:
+    """One thread is held up between its store and its count: another may not take its place in the log."""
+    stored, go_on, firsts, stores = threading.Event(), threading.Event(), [], 0
+
+    def slow(store: Any) -> None:
+        nonlocal stores
+        stores += 1
+        store()
+        if stores == 2:
+            stored.set()
+            go_on.wait(5)
+
+    with journal.open("m", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+
+        def work(number: int) -> None:
+            firsts.append(vector_step(log, agent, (number,) * 3, (0, 1, 2), (0, 1, 2)))
+
+        with hooked(log, slow):
+            one, other = (threading.Thread(target=work, args=(number,)) for number in (7, 8))
+            one.start()
+            stored.wait(5)
+            other.start()
+            other.join(0.1)
+            assert other.is_alive()
+            go_on.set()
+            one.join(5), other.join(5)
+    assert firsts == [1, 10]
+    assert [one.episode for one in events_of(storage)][1:] == [7] * 9 + [8] * 9
 
 
 def test_beside_threads_that_append_rewards_none_is_lost_or_mixed(storage: MemoryStorage, events_of: Any) -> None:

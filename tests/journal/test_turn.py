@@ -30,7 +30,10 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("fast", [journal.Log.reward, journal.Log.batch, Steps.step, journal.Log.episode])
+FAST = [journal.Log.reward, journal.Log.batch, journal.Log.vector_step, journal.Log.episode, Steps.step]
+
+
+@pytest.mark.parametrize("fast", FAST)
 def test_nothing_can_come_between_finding_the_turn_free_and_taking_it(fast: Any) -> None:
     """What CPython compiles the exchange to: neither a call nor a jump, where it would look for signals and threads."""
     code = fast.__code__
