@@ -198,12 +198,11 @@ def test_who_finds_the_way_shut_gives_the_turn_back(way: Any, events_of: Any) ->
         record(1.0)
         assert not log._turn.taken and log._limit > 0, "who had the lock opens the way again"
         log._limit = log._offset
-        log.lock.acquire()
         waiter = threading.Thread(target=record, args=(2.0,))
-        waiter.start()
-        waiter.join(0.05)
-        assert waiter.is_alive() and not log._turn.taken, "there is no room for one cell more"
-        log.lock.release()
+        with log.lock:
+            waiter.start()
+            waiter.join(0.05)
+            assert waiter.is_alive() and not log._turn.taken, "there is no room for one cell more"
         waiter.join(10)
         assert log.next_seq == 3
     rewards = [one for one in events_of(storage) if one.kind == "Rewarded"]

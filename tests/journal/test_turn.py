@@ -20,6 +20,8 @@ from journal.storage.memory import MemoryStorage
 from journal.turn import EXCHANGES, Turn
 from journal.walk import Walk
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 @pytest.fixture
 def switching() -> Iterator[None]:
