@@ -85,6 +85,25 @@ class Bare:
             put(buffer, at, crc32c(body, _SALT) ^ step, body)
             at = at + CELL + size if at < _END else CELL
 
+    def vector_step(self, payload: bytes, starts: int, ends: int) -> None:
+        """Store a batch of rewards, and so many starts before it and ends behind it, at once."""
+        at = self._at if self._at < _END else CELL
+        now, monotonic, size = time.time_ns(), time.monotonic(), len(payload)
+        ended, parts = self._ended.ljust(CELL, b"\0"), []
+        for _ in range(starts):
+            body = cell.EPISODE.pack(cell.EPISODE_STARTED, at, now, 0, 0, 1, 0, 7, monotonic)
+            parts.append(cell.PUBLISH.pack(crc32c(body, _SALT) ^ at, body))
+        own = crc32c(payload, _SALT) ^ at
+        body = cell.BATCH.pack(cell.REWARDS, -(-size // CELL), at, now, -size % CELL, 0, 21, own, 1, 0, 7, 0, 64)
+        parts += cell.PUBLISH.pack(crc32c(body, _SALT) ^ at, body), payload, bytes(-size % CELL)
+        own = crc32c(self._ended, _SALT)
+        for _ in range(ends):
+            body = cell.EPISODE.pack(cell.EPISODE_ENDED | 1 << 16, at, now, 0, own ^ at, 1, 0, 7, monotonic)
+            parts += cell.PUBLISH.pack(crc32c(body, _SALT) ^ at, body), ended
+        cells = b"".join(parts)
+        self._at = at + len(cells)
+        self._buffer[at : self._at] = cells
+
     def _store(self, kind: int, payload: bytes) -> None:
         at, length = self._at, len(payload)
         extent, pad = cell.extent_of(length)

@@ -37,12 +37,13 @@ CARTPOLE_BARE: Final = f"{CARTPOLE}: the calls of C alone"
 CARTPOLE_CALL: Final = f"{CARTPOLE}: episode.step"
 CARTPOLE_WRAP: Final = f"{CARTPOLE}: track.wrap"
 VECTOR: Final = f"vector CartPole of {ENVIRONMENTS}, random actions"
+VECTOR_BARE: Final = f"{VECTOR}: the calls of C alone"
 VECTOR_WRAP: Final = f"{VECTOR}: track.wrap"
 LINEAR_Q: Final = "LinearQ in numpy, hourly bars"
 LINEAR_Q_BARE: Final = f"{LINEAR_Q}: the calls of C alone"
 LINEAR_Q_CALL: Final = f"{LINEAR_Q}: episode.step"
 LINEAR_Q_EXACT: Final = f"{LINEAR_Q}: and observed bars, checkpoints"
-BARE: Final = frozenset({CARTPOLE_BARE, LINEAR_Q_BARE})
+BARE: Final = frozenset({CARTPOLE_BARE, VECTOR_BARE, LINEAR_Q_BARE})
 """Limits (`benchmarks.bare`): what the loop would take if only the cells were made and stored."""
 VALUES: Final = {
     "CartPole, a direct call": CARTPOLE_CALL,
@@ -126,7 +127,20 @@ def vector(run: Run, limit: Bare) -> Iterator[Contender]:
         env.action_space.seed(7)
         return env
 
+    class Limited:
+        """The environment, and only the cells of its steps, one step late."""
+
+        def __init__(self, env: Any) -> None:
+            self._env, self._columns, self._over = env, bytes(12 * ENVIRONMENTS), 0
+            self.reset, self.action_space = env.reset, env.action_space
+
+        def step(self, actions: Any) -> None:
+            _, rewards, terminated, _, _ = self._env.step(actions)
+            over, self._over = self._over, terminated.tobytes().count(1)
+            limit.vector_step(self._columns + rewards.astype(float).tobytes(), over, self._over)
+
     yield Contender(VECTOR, VECTOR, partial(play, begun(lambda env: env)), events=ENVIRONMENTS)
+    yield Contender(VECTOR_BARE, VECTOR, partial(play, begun(Limited)), events=ENVIRONMENTS)
     wrapped = begun(run.agent("wrapped", stateless=True).wrap)
     yield Contender(VECTOR_WRAP, VECTOR, partial(play, wrapped), LATER, ENVIRONMENTS)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import cycle
 from typing import Final
+
+import numpy as np
 
 import agents_adapter
 import journal
@@ -24,7 +27,9 @@ from journal.cell import EVAL
 from journal.events import EpisodeEnded, EpisodeStarted, payload_of
 from journal.rewarding import Steps
 from journal.speed.rounds import Contender, Figures, measure
+from journal.together import ending
 
+OVER: Final = ending(EpisodeEnded(agent="-", episode=0, reason="terminated"))
 ROUNDS: Final = 3
 """Times the rounds of the others."""
 REWARD: Final = "a reward: the calls of C, in one loop"
@@ -36,7 +41,12 @@ EPISODE_LOG: Final = "log.alike, for the start and for bars and end"
 EPISODE_PLAN: Final = "an episode of a plan, its place looked up, begun and ended"
 BATCH: Final = f"{ENVIRONMENTS} rewards of as many episodes: the calls of C, in one loop"
 BATCH_LOG: Final = "log.batch"
-LIMITS: Final = frozenset({REWARD, REWARD_METHOD, EPISODE, BATCH})
+CHANGES: Final = 3
+"""Sub-environments that begin, that end, and that are being reset in a step of them."""
+VECTOR: Final = f"a step of {ENVIRONMENTS}, {CHANGES} of which begin and {CHANGES} end: the calls of C, in a method"
+VECTOR_LOG: Final = "log.vector_step"
+VECTOR_WRAP: Final = "a wrapped environment, its own step made before"
+LIMITS: Final = frozenset({REWARD, REWARD_METHOD, EPISODE, BATCH, VECTOR})
 
 
 def answer(directory: str, effort: Effort) -> Answer:
@@ -55,7 +65,7 @@ def measured(directory: str, effort: Effort) -> list[Figures]:
 
 
 def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
-    """Rewards, episodes, batches."""
+    """Rewards, episodes, batches, vector steps."""
     limit = stack.enter_context(bare(f"{place}/bare"))
     log = stack.enter_context(journal.open(f"{place}/log", sync="close"))
     run = stack.enter_context(agents_adapter.start(f"{place}/run", sync="close"))
@@ -103,6 +113,25 @@ def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
         for _ in range(calls):
             log.batch(agent, packed, 0)
 
+    moving = ENVIRONMENTS - CHANGES
+    listed, changing = bytes(20 * moving), range(CHANGES)  # Three columns and a float64 each.
+    keys = [(agent, 0, env_index) for env_index in range(ENVIRONMENTS)]
+    recorded = run.agent("SAC", stateless=True).wrap(Made())
+    recorded.reset()
+
+    def bare_vector_steps(calls: int) -> None:
+        for _ in range(calls):
+            limit.vector_step(listed, CHANGES, CHANGES)
+
+    def vector_steps(calls: int) -> None:
+        for number in range(calls):
+            numbers = [number] * ENVIRONMENTS
+            log.vector_step(agent, 0, moving, 21, 0, 0, listed, keys, numbers, 0.5, changing, changing, OVER)
+
+    def wrapped_steps(calls: int) -> None:
+        for _ in range(calls):
+            recorded.step(None)
+
     yield Contender(REWARD, REWARD, limit.rewards)
     yield Contender(REWARD_METHOD, REWARD, in_a_method)
     yield Contender(REWARD_LOG, REWARD, rewards)
@@ -112,3 +141,30 @@ def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
     yield Contender(EPISODE_PLAN, EPISODE, of_a_plan)
     yield Contender(BATCH, BATCH, lambda calls: limit.batches(packed.payload, calls))
     yield Contender(BATCH_LOG, BATCH, batches)
+    yield Contender(VECTOR, VECTOR, bare_vector_steps)
+    yield Contender(VECTOR_LOG, VECTOR, vector_steps)
+    yield Contender(VECTOR_WRAP, VECTOR, wrapped_steps)
+
+
+class Made:
+    """A vector environment whose steps are made before: in each some end, in turn, and are reset by the next step."""
+
+    num_envs = ENVIRONMENTS
+    metadata: Final = {"autoreset_mode": "NextStep"}
+
+    def __init__(self) -> None:
+        rewards, cut = np.ones(ENVIRONMENTS, dtype=np.float32), np.zeros(ENVIRONMENTS, dtype=bool)
+        steps: list[tuple[object, ...]] = []
+        for first in range(0, ENVIRONMENTS * CHANGES, CHANGES):
+            over = cut.copy()
+            over[[(first + more) % ENVIRONMENTS for more in range(CHANGES)]] = True
+            steps.append((None, rewards, over, cut, {}))
+        self._steps = cycle(steps)
+
+    def reset(self) -> tuple[None, dict[str, object]]:
+        """Nothing."""
+        return None, {}
+
+    def step(self, actions: None) -> tuple[object, ...]:
+        """The next one."""
+        return next(self._steps)
