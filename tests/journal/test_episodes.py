@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ import journal
 from journal import cell, episodes
 from journal.episodes import Fact, fact
 from journal.events import BarsSeen, EpisodeEnded, EpisodeStarted, payload_of
+from journal.rewarding import Steps
 from journal.storage.memory import MemoryStorage
 from journal.turn import EXCHANGES
 from journal.walk import Walk
@@ -357,6 +359,51 @@ def test_episodes_go_on_from_segment_to_segment(sync: Any, storage: Any, events_
         for kind in ("EpisodeStarted", *["Rewarded"] * 5, *["BarsSeen"][: number % 3], "EpisodeEnded")
     ]
     assert len(storage.list("segments")) > 1
+
+
+@FAST
+def test_threads_that_switch_all_the_time_lose_nothing(storage: Any, events_of: Any) -> None:
+    """Four threads begin, step and end their episodes beside group commits, in the middle of each other's appends."""
+    count, errors = 150, []
+
+    def work(place: int) -> None:
+        try:
+            for number in range(count):
+                log.episode(SEEDED, agent, 0, number, place)
+                steps = Steps(log.reward, agent, number, place, 0)
+                steps.straight(log)
+                for value in range(3):
+                    steps.step(float(value))
+                log.episode(TOLD, agent, 0, number, place, SEEN)
+        except BaseException as error:
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with journal.open("m", storage=storage, sync_interval=0.001) as log:
+            agent = log.agent("A")
+            threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
+    found = events_of(storage)
+    for place in range(4):
+        mine = [(one.kind, one.episode, one.step) for one in found if one.agent and one.env_index == place]
+        assert mine == [
+            told
+            for number in range(count)
+            for told in (
+                ("EpisodeStarted", number, 0),
+                *(("Rewarded", number, step) for step in range(3)),
+                ("BarsSeen", number, 0),
+                ("EpisodeEnded", number, 0),
+            )
+        ]
 
 
 def test_a_payload_that_is_given_is_taken_as_it_is() -> None:
