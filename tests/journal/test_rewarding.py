@@ -103,6 +103,20 @@ def test_rewards_go_past_the_lock(way: Any, events_of: Any) -> None:
     assert {(one.agent, one.flags, one.env_index, one.episode) for one in rewards} == {("a", 1, 3, 7)}
 
 
+def test_killed_right_after_them_each_checks_by_itself(way: Any, events_of: Any) -> None:
+    """No seal vouches for them yet."""
+    storage = MemoryStorage()
+    log = journal.open("m", storage=storage, sync="close")
+    record = way(log, log.agent("a"))
+    for number in range(300):
+        record(float(number))
+    dead = storage.kill()
+    log.close()
+    with journal.open("m", storage=dead) as again:
+        assert again.recovered.torn_bytes == 0
+    assert [one.value for one in events_of(dead) if one.kind == "Rewarded"] == [float(number) for number in range(300)]
+
+
 @FAST
 @pytest.mark.parametrize("stored", [False, True])
 def test_an_interrupt_leaves_a_reward_whole_or_nothing(way: Any, stored: bool, events_of: Any) -> None:
