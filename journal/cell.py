@@ -145,7 +145,8 @@ def forged(payload: bytes, salt: int, at: int, index: int, promised: int) -> int
     firsts = payload[4::CELL]
     if _FIRST_OF_RECEIPT not in firsts and _FIRST_OF_SEAL not in firsts:
         return None
-    if seconds.count(0xFF) > _FEW:  # Both in the same cell, of all of them by one number.
+    if seconds.count(0xFF) > _FEW:
+        # Both in the same cell, of all cells by one number.
         promises = int.from_bytes(firsts.translate(_OF_A_PROMISE), "little")
         if not promises & int.from_bytes(seconds.translate(_OF_A_MARK), "little"):
             return None

@@ -106,7 +106,7 @@ def test_only_receipts_and_seals_promise(kind: int) -> None:
         assert log.rewards(agent, 0, 0, batch_of(promise(log, 1, stated=1 << 40, kind=kind) + beside)) == 9
 
 
-@pytest.mark.parametrize("where", [0, 3])
+@pytest.mark.parametrize("where", [0, 3, 12])
 @pytest.mark.parametrize("index", [0, 1, 9])
 def test_what_recovery_would_believe_is_what_is_refused(index: int, where: int) -> None:
     """The two questions are asked in two places; held against each other on both sides of each edge."""
@@ -115,7 +115,7 @@ def test_what_recovery_would_believe_is_what_is_refused(index: int, where: int) 
     for stated in (promised, promised + 1):
         for distance in (-1, 0, 1, place - 1, place, place + 1, 1 << 31):
             mark = cell.pack_promise(cell.RECEIPT, 1, 1, stated, 1, bytes(24), salt=salt, at=stated + distance)
-            payload = b"\xff" * (where * CELL) + mark  # Before it, what is only half alike.
+            payload = b"\xff" * (where * CELL) + mark  # Before it, what is only half alike: few of them, or many.
             believed = evidence.covers(memoryview(bytes((index + 1) * CELL) + payload), salt, promised)
             assert cell.forged(payload, salt, at, index, promised) == (where * CELL if believed else None)
             answers.add(believed)

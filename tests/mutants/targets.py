@@ -43,7 +43,6 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "journal.rewarding": ("tests/journal/test_rewarding.py", "tests/journal/test_turn.py"),
     "journal.episodes": ("tests/journal/test_episodes.py",),
     "journal.batching": ("tests/journal/test_batching.py",),
-    "journal.batch": ("tests/journal/test_batching.py", "tests/journal/test_batch.py"),
     "journal.together": ("tests/journal/test_together.py",),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
