@@ -174,6 +174,7 @@ class _Unpacked(Batch):
         self._heads, kind, seqs = _events(piece)
         self._begins: NDArray[np.int64] = (seqs - piece.seqs[0]).view(np.int64)
         self._asked = (-1, -1)
+        self._views: dict[str, NDArray[Any]] = {}
         length = int(piece.seqs[-1] - piece.seqs[0])
         self._kinds = kind
         self._batches = np.flatnonzero(kind == cell.REWARDS)
@@ -210,19 +211,29 @@ class _Unpacked(Batch):
         return made
 
     def at(self, name: str, row: int) -> Any:
+        if not len(self._batches):
+            view = self._views.get(name)
+            return (self._of_cells(name) if view is None else view).item(self._heads.item(row))
         made = self._columns.get(name)
         if made is not None:
             return made[row]
         if name == "seq":
             return self._seq(row)
         index = self._index(row)
-        head = self._heads[index]
+        head = self._heads.item(index)
         if self._kinds[index] != cell.REWARDS or name in ("time_ns", "flags", "agent"):
-            return self._cells[name][head]
+            return self._of_cells(name).item(head)
         place = unpacking.PLACES.index(name) if name in unpacking.PLACES else None
-        if place is not None and not int(self._cells["form"][head]) >> 2 * place & 3:
-            return self._cells[name][head]
+        if place is not None and not self._of_cells("form").item(head) >> 2 * place & 3:
+            return self._of_cells(name).item(head)
         return self.column(name)[row]
+
+    def _of_cells(self, name: str) -> NDArray[Any]:
+        """One field of all cells; to make the view takes longer than to look at one number in it."""
+        view = self._views.get(name)
+        if view is None:
+            view = self._views[name] = self._cells[name]
+        return view
 
     def _names(self) -> Iterable[str]:
         return (*COLUMNS, "run")
