@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from journal import arrays, cell, events, segment
-from journal.context import Context
 from journal.errors import CorruptJournal
 from journal.walk import Piece, opening_context
 from replay import unpacking
+from replay.runs import Runs, filled
 
 ROWS: Final = 1 << 17
 """Events that are unpacked at once; 8 MB of columns."""
@@ -322,7 +322,7 @@ class _Unpacked(Batch):
 
     def _make(self, name: str) -> NDArray[Any]:
         if name == "run":
-            return _filled(self._length, self._runs)
+            return filled(self._length, self._runs)
         if not len(self._batches):
             return self._field(name)
         if name in unpacking.UNPACKED:
@@ -375,52 +375,6 @@ def _changes(flags: NDArray[Any], *columns: NDArray[Any]) -> NDArray[np.int64]:
             column = column if mask is None else column & mask
             changed[1:] |= column[1:] != column[:-1]
     return np.flatnonzero(changed)
-
-
-class Runs:
-    """Which run each row belongs to: it follows the few events that change it, from batch to batch."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self._ids: list[str] = []
-        self.row = 0
-        """The row that is looked at, for who must say which one it was."""
-
-    def follow(
-        self, rare: list[tuple[int, int]], payloads: dict[int, bytes]
-    ) -> tuple[list[tuple[int, int]], list[str]]:
-        """From which row on which run it is, by its place in a list, and that list.
-
-        `rare` are (row, kind) of all events that are no rewards.
-        """
-        since = [(0, self._number(self.context.run))]
-        for self.row, code in rare:
-            if code in _FOLLOWED:
-                raw = payloads.get(self.row)
-                self.context.apply(code, 0, 0, 0, 0, events.unpack(raw) if raw else None)
-                # A run's last event still belongs to it.
-                since.append((self.row + (code == cell.RUN_ENDED), self._number(self.context.run)))
-        return since, self._ids
-
-    def _number(self, run: str | None) -> int:
-        if run is None:
-            return -1
-        if not self._ids or run != self._ids[-1]:
-            if run in self._ids:
-                return self._ids.index(run)
-            self._ids.append(run)
-        return len(self._ids) - 1
-
-
-_FOLLOWED: Final = (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.NAME_GIVEN)
-
-
-def _filled(length: int, since: list[tuple[int, int]]) -> NDArray[np.int32]:
-    """The run column that `Runs.follow` tells of."""
-    column = np.empty(length, dtype=np.int32)
-    for row, number in since:
-        column[row:] = number
-    return column
 
 
 def parts(piece: Piece) -> Iterator[Piece]:

@@ -16,9 +16,10 @@ from journal.errors import CorruptJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.walk import Piece, opening_context
-from replay.batch import Batch, Runs, parts, unpack
+from replay.batch import Batch, parts, unpack
 from replay.fold import fold
 from replay.resume import check
+from replay.runs import Runs
 from replay.state import State, without_trends
 
 Found = Callable[[CorruptJournal], None]

@@ -16,8 +16,9 @@ from journal.errors import CorruptJournal
 from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.walk import Piece, Walk, context_after, opening_context
-from replay.batch import Batch, Runs, parts, unpack
+from replay.batch import Batch, parts, unpack
 from replay.loading import Place, storage_of
+from replay.runs import Runs
 from replay.scan import Seen, kept, scan
 
 if TYPE_CHECKING:

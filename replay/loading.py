@@ -15,8 +15,9 @@ from journal.manifest import Manifest
 from journal.storage import Storage
 from journal.storage.disk import DiskStorage
 from journal.walk import opening_context
-from replay.batch import FOLDED, Runs, unpack
+from replay.batch import FOLDED, unpack
 from replay.fold import fold
+from replay.runs import Runs
 from replay.scan import check_kept, scan
 from replay.state import State
 

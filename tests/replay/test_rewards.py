@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 import journal
 from journal.context import Context
 from journal.storage.memory import MemoryStorage
-from replay.batch import COLUMNS, Batch, Runs, unpack
+from replay.batch import COLUMNS, Batch, unpack
 from replay.rewards import _sum_after
+from replay.runs import Runs
 from replay.scan import scan
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
