@@ -42,8 +42,10 @@ def fact(like: EpisodeStarted | BarsSeen | EpisodeEnded, payload: bytes | None =
     """Of an event that is as `like`, whose `payload_of` the caller may have. Raises `EventRejected` as that does."""
     if payload is None:
         payload = payload_of(like)
-    extent, pad = cell.extent_of(len(payload))
-    return Fact(like, payload, like.kind | extent << 16, pad, payload + bytes(pad), type(like) is not BarsSeen)
+    extent = -(-len(payload) // CELL)
+    padded = payload.ljust(extent * CELL, b"\0")
+    pad = len(padded) - len(payload)
+    return Fact(like, payload, like.kind | extent << 16, pad, padded, type(like) is not BarsSeen)
 
 
 class Episodes(Together):
