@@ -38,6 +38,7 @@ pytestmark = [
 APPENDER = """
 import mmap, random, struct, sys
 import journal
+from journal.together import ending
 
 directory, shared, life, seed, sync = sys.argv[1:]
 acknowledged = struct.Struct("<QQ")
@@ -46,15 +47,21 @@ with open(shared, "r+b") as file:
     memory = mmap.mmap(file.fileno(), acknowledged.size)
 log = journal.open(directory, sync=sync)
 agent = log.agent("PPO")
+keys, over = [(agent, 0, i) for i in range(5)], ending(journal.EpisodeEnded(agent="-", episode=0, reason="terminated"))
 step = 0
 acknowledged.pack_into(memory, 0, int(life), log.next_seq)
 while True:
     # What is recorded says which seq it must have: the episode is the seq, the value a function of it.
     seq = log.next_seq
     chance = rng.random()
-    if chance < 0.97:
+    if chance < 0.94:
         assert log.reward(agent, seq, step, seq * 0.5) == seq
         following = seq + 1
+    elif chance < 0.97:
+        # Five episodes start, get a reward each, of zeros, and end.
+        what = agent, 0, 5, 21, seq + 5, 0, bytes(5 * 20), keys, range(seq, seq + 5)
+        assert log.vector_step(*what, 0.5, range(5), range(5), over) == seq
+        following = seq + 15
     elif chance < 0.985:
         count = rng.randrange(1, 3000)
         assert log.rewards(agent, range(seq, seq + count), step, [(seq + i) * 0.5 for i in range(count)]) == seq
@@ -94,7 +101,7 @@ def killed(directory: Path, shared: Path, life: int, rng: random.Random) -> int:
 
 def check(directory: Path, acknowledged: int) -> int:
     """Every event acknowledged is there and says what it said then. Returns how many events there are."""
-    seq = 0
+    seq = started = 0
     for piece in Walk(DiskStorage(directory)):
         for at in piece.heads.tolist():
             one = piece.cells[at]
@@ -108,7 +115,14 @@ def check(directory: Path, acknowledged: int) -> int:
                 count = int(piece.cells[at : at + 1].view(COUNT)["count"][0])
                 assert count <= batch.COUNT_MAX and int(one["episode"]) == seq
                 seq += count - 1
+            if kind == cell.EPISODE_STARTED:
+                assert int(one["episode"]) == seq
+                started += 1
+            if kind == cell.EPISODE_ENDED:
+                assert int(one["episode"]) == seq - 10
+                started -= 1
             seq += 1
+    assert not started, "a vector step is there in part"
     assert seq >= acknowledged, f"{acknowledged} events were acknowledged, {seq} are there"
     return seq
 
