@@ -374,9 +374,12 @@ class SubEnvironments:
 
     def tell(self, place: tuple[Phase, int] | None = None) -> None:
         """Make the `Episode` of what is open in that place (in all, if None): the track's `open` has it then."""
-        here = self._open().difference(self._episodes)
-        if place is not None:
-            here &= {place[1] - self._first} if place[0] == self._phase else set()
+        if place is None:
+            here = self._open().difference(self._episodes)
+        elif place[0] != self._phase or not 0 <= place[1] - self._first < self._count:
+            return  # As nearly always where one is asked for: the way to the answer is to be short.
+        else:
+            here = {place[1] - self._first}.intersection(self._open()).difference(self._episodes)
         for i in here:
             self._tell(i)
 
