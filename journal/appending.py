@@ -177,7 +177,7 @@ class Appending(Tail):
         found = cell.forged(payload, self._salt, position, (offset >> 6) - 1, self._commit.receipt.position)
         if found is not None:
             raise EventRejected(f"byte {found} of the payload begins a forged promise of this log: save it as a file")
-        return cell.checksum(payload, self._salt, position)
+        return crc32c(payload, self._salt) ^ (position & 0xFFFFFFFF)
 
     def _reach(self, seq: int) -> None:
         try:

@@ -20,9 +20,13 @@ from journal.cell import PAYLOAD_MAX
 from journal.errors import EventRejected
 
 UINT32_MAX: Final = 0xFFFFFFFF
+_END: Final = events.INTEGER_MAX + 1
+_ARRAY: Final = np.ndarray
 FLOAT64: Final = np.dtype("<f8")
 """As rewards stand in the log."""
 CONSTANT, LISTED, CONSECUTIVE = 0, 1, 2
+_NEXT_STEPS: Final = CONSECUTIVE << 2
+"""The form of an episode's next rewards."""
 COUNT_MAX: Final = PAYLOAD_MAX // (8 + 3 * 4)
 """Rewards in the largest batch: its payload fits whatever the forms are."""
 
@@ -58,22 +62,22 @@ def usual(episode: Any, steps: Any, env_index: Any, values: Any) -> Packed | Non
     """
     if (
         type(steps) is range
-        and type(values) is np.ndarray
+        and type(values) is _ARRAY
+        and type(episode) is type(env_index) is int
         and values.dtype is FLOAT64
         and values.ndim == 1
-        and type(episode) is type(env_index) is int
     ):
         count, start, stop = len(values), steps.start, steps.stop
         if (
-            0 < count <= COUNT_MAX
+            stop - start == count
             and steps.step == 1
-            and stop - start == count
+            and 0 < count <= COUNT_MAX
             and start >= 0
-            and stop - 1 <= events.INTEGER_MAX
-            and 0 <= episode <= events.INTEGER_MAX
+            and stop <= _END
+            and 0 <= episode < _END
             and 0 <= env_index <= UINT32_MAX
         ):
-            return Packed(count, CONSECUTIVE << 2, episode, start, env_index, values.tobytes())
+            return Packed(count, _NEXT_STEPS, episode, start, env_index, values.tobytes())
     return None
 
 
