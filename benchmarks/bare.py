@@ -19,6 +19,8 @@ from journal.storage.disk import DiskStorage
 
 SIZE: Final = 4 << 20
 """Bytes of the segment; it is written over and over."""
+STARTED: Final = EpisodeStarted(agent="-", episode=0, seed=1 << 31, entry=7)
+ENDED: Final = EpisodeEnded(agent="-", episode=0, reason="terminated")
 SEEN: Final = BarsSeen(
     agent="-",
     episode=0,
@@ -41,8 +43,8 @@ class Bare:
         self._buffer, self._put, self._at = made.buffer, made.put, CELL
         self._common = cell.COMMON.pack(0, 1, 0, 7)
         self._seen = payload_of(SEEN)
-        self._started = payload_of(EpisodeStarted(agent="-", episode=0, seed=1 << 31, entry=7))
-        self._ended = payload_of(EpisodeEnded(agent="-", episode=0, reason="terminated"))
+        self._started = payload_of(STARTED)
+        self._ended = payload_of(ENDED)
 
     def begin(self) -> Bare:
         """Store an episode's start, with its payload."""

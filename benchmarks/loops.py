@@ -107,6 +107,7 @@ def cartpole(run: Run, limit: Bare) -> Iterator[Contender]:
     walked = walks(run.agent("called", stateless=True), Plan.from_list([("CartPole", "-", 0, 1)] * PLANNED, seed=7))
     wrapped = run.agent("wrapped", stateless=True).wrap(inner)
     steps = play(plain, repeat(None), 1)
+    play(called, walked, 1)  # Its plan is recorded then.
     yield Contender(CARTPOLE, CARTPOLE, partial(play, plain, repeat(None)), events=steps)
     yield Contender(CARTPOLE_BARE, CARTPOLE, partial(play, other, _bare(limit)), events=steps)
     yield Contender(CARTPOLE_CALL, CARTPOLE, partial(play, called, walked), LATER, steps)
@@ -177,6 +178,8 @@ def linear_q(run: Run, limit: Bare) -> Iterator[Contender]:
     called = walks(run.agent("called", stateless=True), plan)
     exact = walks(run.agent("exact", state={"learner": learners[2], "rng": learners[2].rng}), plan)
     steps = play(LinearQ(7), repeat(None), False, 1)
+    play(learners[1], called, False, 1)  # Its plan is recorded then.
+    play(learners[2], exact, True, 1)
     yield Contender(LINEAR_Q, LINEAR_Q, partial(play, learners[0], repeat(None), False), events=steps)
     yield Contender(LINEAR_Q_BARE, LINEAR_Q, partial(play, learners[3], _bare(limit), False), events=steps)
     yield Contender(LINEAR_Q_CALL, LINEAR_Q, partial(play, learners[1], called, False), LATER, steps)

@@ -17,19 +17,19 @@ import numpy as np
 import agents_adapter
 import journal
 from agents_adapter import Plan
-from benchmarks.bare import SEEN, bare
+from benchmarks.bare import ENDED, SEEN, STARTED, bare
 from benchmarks.contenders import JOURNAL
 from benchmarks.fresh import fresh
 from benchmarks.loops import ENVIRONMENTS, PLANNED, walks
 from benchmarks.question import Answer, Effort
 from journal.batch import CONSECUTIVE, LISTED, Packed
 from journal.cell import EVAL
-from journal.events import EpisodeEnded, EpisodeStarted, payload_of
+from journal.episodes import fact
 from journal.rewarding import Steps
 from journal.speed.rounds import Contender, Figures, measure
 from journal.together import ending
 
-OVER: Final = ending(EpisodeEnded(agent="-", episode=0, reason="terminated"))
+OVER: Final = ending(ENDED)
 ROUNDS: Final = 3
 """Times the rounds of the others."""
 REWARD: Final = "a reward: the calls of C, in one loop"
@@ -37,7 +37,7 @@ REWARD_METHOD: Final = "the same in a method"
 REWARD_LOG: Final = "log.reward"
 REWARD_STEP: Final = "episode.step"
 EPISODE: Final = "an episode's start, bars and end: the calls of C"
-EPISODE_LOG: Final = "log.alike, for the start and for bars and end"
+EPISODE_LOG: Final = "log.episode, for the start and for bars and end"
 EPISODE_PLAN: Final = "an episode of a plan, its place looked up, begun and ended"
 BATCH: Final = f"{ENVIRONMENTS} rewards of as many episodes: the calls of C, in one loop"
 BATCH_LOG: Final = "log.batch"
@@ -74,9 +74,8 @@ def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
     steps = Steps(log.reward, agent, 7, 0, 0)
     steps.straight(log)
     planned = walks(run.agent("PPO", stateless=True), plan)
-    end = EpisodeEnded(agent="-", episode=0, reason="terminated")
-    begun = EpisodeStarted(agent="-", episode=0, seed=1 << 31, entry=7)
-    started, ended, seen = payload_of(begun), payload_of(end), payload_of(SEEN)
+    next(planned).end()  # The plan is recorded then.
+    started, ended, seen = fact(STARTED), fact(ENDED), fact(SEEN)
     packed = Packed(ENVIRONMENTS, LISTED | LISTED << 2 | CONSECUTIVE << 4, 0, 0, 0, bytes(16 * ENVIRONMENTS))
 
     def in_a_method(calls: int) -> None:
@@ -99,11 +98,10 @@ def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
         for _ in range(calls):
             limit.begin().end()
 
-    def alike(calls: int) -> None:
-        places = ((7, 0),)
+    def episodes(calls: int) -> None:
         for _ in range(calls):
-            log.alike(begun, started, agent, EVAL, places)
-            log.alike(end, ended, agent, EVAL, places, seen)
+            log.episode(started, agent, EVAL, 7, 0)
+            log.episode(ended, agent, EVAL, 7, 0, seen)
 
     def of_a_plan(calls: int) -> None:
         for _ in range(calls):
@@ -137,7 +135,7 @@ def contenders(place: str, stack: ExitStack) -> Iterator[Contender]:
     yield Contender(REWARD_LOG, REWARD, rewards)
     yield Contender(REWARD_STEP, REWARD, stepped)
     yield Contender(EPISODE, EPISODE, bare_episodes)
-    yield Contender(EPISODE_LOG, EPISODE, alike)
+    yield Contender(EPISODE_LOG, EPISODE, episodes)
     yield Contender(EPISODE_PLAN, EPISODE, of_a_plan)
     yield Contender(BATCH, BATCH, lambda calls: limit.batches(packed.payload, calls))
     yield Contender(BATCH_LOG, BATCH, batches)
