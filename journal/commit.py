@@ -180,7 +180,7 @@ class Commit:
         self._guarded(lambda: segment.hasten(state.done, end - state.done), "writing to the log")
         value = chain.extend(state.chain, (cells,))
         position = segment.index_of(end)
-        receipt = Receipt(seq - 1, value.hex(), position)
+        promised = _State(segment, end, value, Receipt(seq - 1, value.hex(), position), False)
         self._guarded(lambda: self._sync(segment), "syncing the log")
         with log.lock:
             log.raise_failure()
@@ -199,10 +199,9 @@ class Commit:
                 salt=segment.header.salt,
                 at=segment.index_of(at),
             )
-            state = _State(segment, end, value, receipt, False)
-            self._receipt = (at, mark, state)
+            self._receipt = (at, mark, promised)
             log.mark_locked(mark)
-            self._state = state
+            self._state = promised
             self._receipt = None
 
     def _settle_receipt(self) -> None:
