@@ -6,6 +6,7 @@ environment.
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any, Self
 
 from journal.errors import EventRejected
@@ -47,5 +48,8 @@ class Proxy:
 
 def as_seed(seed: Any) -> int | None:
     """`seed` as what an event holds: an integer of 0 or more, else None."""
-    whole = hasattr(seed, "__index__") and not isinstance(seed, bool)
-    return int(seed) if whole and seed >= 0 else None
+    try:
+        whole = -1 if isinstance(seed, bool) else index(seed)
+    except TypeError:  # An array of several has an `__index__`, too.
+        return None
+    return whole if whole >= 0 else None

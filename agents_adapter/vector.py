@@ -171,7 +171,7 @@ class SubEnvironments:
 
     def was_reset(self, mask: Any, seed: Any) -> None:
         """Those in `mask` (all, if None) were reset, with this seed or these seeds."""
-        chosen, listed = self._chosen(mask), isinstance(seed, (list, tuple))
+        chosen, listed = self._chosen(mask), isinstance(seed, (list, tuple)) or np.ndim(seed) == 1
         # A native vector environment has one generator; Gymnasium's others give each sub-environment a seed one higher.
         apart = not listed and hasattr(getattr(self._env, "unwrapped", None), "env_fns")
         for i in chosen:

@@ -199,10 +199,13 @@ def test_results_and_all_other_attributes_are_the_environments_own(track: Track)
     assert inner.price == 1.5  # type: ignore[attr-defined]
 
 
-def test_a_reset_of_all_ends_what_is_open_and_one_without_steps_is_no_episode(run: Run, track: Track) -> None:
+@pytest.mark.parametrize("seeds", [list, tuple, np.array])
+def test_a_reset_of_all_ends_what_is_open_and_one_without_steps_is_no_episode(
+    seeds: Any, run: Run, track: Track
+) -> None:
     env = track.wrap(Clocks(2, "SameStep"))
     env.reset(seed=[7, None])
-    env.reset(seed=[8, 9])
+    env.reset(seed=seeds([8, 9]))
     env.step(np.zeros(2))
     env.reset()
     run.finish()

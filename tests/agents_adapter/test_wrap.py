@@ -103,6 +103,15 @@ def test_a_reset_ends_the_episode_and_one_without_steps_is_none(run: Run, track:
     assert results[["seed", "steps", "reason"]].to_numpy().tolist() == [[2, 1, "completed"]]
 
 
+def test_a_seed_that_is_no_whole_number_is_the_environment_s_own_affair(run: Run, track: Track) -> None:
+    env = track.wrap(Short(length=100))
+    for seed in (np.array(3), np.int64(4), 5, -1, True, "x", [1], np.array([1]), np.array([1, 2]), np.array([])):
+        env.reset(seed=seed)
+        env.step(0)
+    run.finish()
+    assert track.results["seed"].dropna().tolist() == [3, 4, 5]
+
+
 def test_a_step_without_a_reset_is_refused_before_the_environment_moves(track: Track) -> None:
     inner = Short(length=2)
     env = track.wrap(inner)
