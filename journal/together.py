@@ -75,8 +75,8 @@ class Together(Batching):
         that started did so at `began` (monotonic seconds); those that ended, perhaps some of them, end now, as `how`
         tells. `locked`: the lock is held, and there is room. Returns the seq of the first. Raises as `append` does.
         """
-        starts, extent = len(started), -(-len(payload) // CELL)
-        needed = CELL * (starts + 1 + extent + 2 * len(ended))
+        starts, ends, extent = len(started), len(ended), -(-len(payload) // CELL)
+        needed = CELL * (starts + 1 + extent + 2 * ends)
         turn = self._turn
         if not locked:
             taken, turn.taken = turn.taken, True
@@ -86,7 +86,7 @@ class Together(Batching):
                 where = episode, env_index, payload, keys, numbers
                 return self._queued(needed, agent, flags, count, form, *where, began, started, ended, how)
         offset, seq = self._offset, self._seq
-        following = seq + starts + count + len(ended)
+        following = seq + starts + count + ends
         try:
             if not 0 < agent <= self._names:
                 raise EventRejected(unknown_agent(agent))

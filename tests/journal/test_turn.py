@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dis
+import inspect
 import itertools
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +36,8 @@ def switching() -> Iterator[None]:
 
 
 FAST = [journal.Log.reward, journal.Log.batch, journal.Log.vector_step, journal.Log.episode, Steps.step]
+LEAVING = (ast.Call, ast.For, ast.While, ast.With)
+"""What looks for signals."""
 
 
 @pytest.mark.parametrize("fast", FAST)
@@ -45,6 +50,19 @@ def test_nothing_can_come_between_finding_the_turn_free_and_taking_it(fast: Any)
     exchange = [one for one in dis.get_instructions(code) if any(a <= one.offset < b for a, b in line_of)]
     plain = ("LOAD_FAST", "LOAD_ATTR", "LOAD_CONST", "STORE_FAST", "STORE_ATTR", "SWAP", "COPY", "ROT_", "NOP", "CACHE")
     assert exchange and all(one.opname.startswith(plain) for one in exchange), [one.opname for one in exchange]
+
+
+@pytest.mark.parametrize("fast", FAST)
+def test_nothing_can_come_between_taking_the_turn_and_the_attempt_that_gives_it_back(fast: Any) -> None:
+    """No call and no loop, which an interrupt could leave with the turn taken; but where it is given back before."""
+    nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(fast)))))
+    (exchange,) = [one for one in nodes if isinstance(one, ast.Assign) and "= (turn.taken, True)" in ast.unparse(one)]
+    (attempt,) = [one for one in nodes if isinstance(one, ast.Try)]
+    (shut,) = [one for one in nodes if isinstance(one, ast.If) and ast.unparse(one.test).startswith("taken or")]
+    assert ast.unparse(shut.body[0]) == "if not taken:\n    turn.taken = False"
+    elsewhere = {id(node) for one in shut.body for node in ast.walk(one)}
+    between = [one for one in nodes if isinstance(one, LEAVING) and exchange.lineno < one.lineno < attempt.lineno]
+    assert not [ast.unparse(one) for one in between if id(one) not in elsewhere]
 
 
 @pytest.mark.skipif(not EXCHANGES, reason="this Python has no fast path")
