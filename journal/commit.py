@@ -174,14 +174,7 @@ class Commit:
         if segment is not state.segment or seq - 1 <= state.receipt.seq:
             return  # Rotated this very moment (the next round seals and goes on), or no event is new.
         self._list(segment)
-        # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
-        # the wait for a disk nothing is.
-        cells = self._cells(segment, state.done, end)
-        self._guarded(lambda: segment.hasten(state.done, end - state.done), "writing to the log")
-        value = chain.extend(state.chain, (cells,))
-        position = segment.index_of(end)
-        promised = _State(segment, end, value, Receipt(seq - 1, value.hex(), position), False)
-        self._guarded(lambda: self._sync(segment), "syncing the log")
+        promised = self._guarded(lambda: self._carry(segment, end, seq), "syncing the log")
         with log.lock:
             log.raise_failure()
             now, at, next_seq = log.tail_locked()
@@ -193,9 +186,9 @@ class Commit:
                 cell.RECEIPT,
                 next_seq,
                 log.time_ns(),
-                position,
+                promised.receipt.position,
                 seq,
-                value,
+                promised.chain,
                 salt=segment.header.salt,
                 at=segment.index_of(at),
             )
@@ -203,6 +196,18 @@ class Commit:
             log.mark_locked(mark)
             self._state = promised
             self._receipt = None
+
+    def _carry(self, segment: LiveSegment, end: int, seq: int) -> _State:
+        """Put on disk what stands before `end`. Returns what the state is once a receipt tells it."""
+        state = self._state
+        cells = self._read(segment, state.done, end)
+        # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
+        # the wait for a disk nothing is.
+        segment.hasten(state.done, end - state.done)
+        value = chain.extend(state.chain, (cells,))
+        promised = _State(segment, end, value, Receipt(seq - 1, value.hex(), segment.index_of(end)), False)
+        self._sync(segment)
+        return promised
 
     def _settle_receipt(self) -> None:
         if self._receipt is not None:
@@ -254,13 +259,12 @@ class Commit:
 
     def _cells(self, segment: LiveSegment, start: int, end: int) -> bytes | memoryview:
         """What was written to these bytes of a segment, to be hashed."""
+        return self._guarded(lambda: self._read(segment, start, end), "reading the log")
 
-        def read() -> bytes | memoryview:
-            if segment.mapped:
-                self._check(segment)  # Behind the end of a file that was cut, a look through its map kills the process.
-            return segment.read(start, end - start)
-
-        return self._guarded(read, "reading the log")
+    def _read(self, segment: LiveSegment, start: int, end: int) -> bytes | memoryview:
+        if segment.mapped:
+            self._check(segment)  # Behind the end of a file that was cut, a look through its map kills the process.
+        return segment.read(start, end - start)
 
     def _check(self, segment: LiveSegment) -> None:
         wrong = segment.file.check(segment.header.size)
