@@ -59,7 +59,8 @@ class Episodes(Together):
         Returns the seq of the first. All else as `alike`.
         """
         facts = (told,) if seen is None else (seen, told)
-        needed = CELL * len(facts) + len(told.padded) + (0 if seen is None else len(seen.padded))
+        takes = len(facts)
+        needed = CELL * takes + len(told.padded) + (0 if seen is None else len(seen.padded))
         like, key = told.like, (agent, flags & 1, env_index)
         opened, starts = self.context.episodes, like.kind == _STARTED
         turn = self._turn
@@ -104,7 +105,7 @@ class Episodes(Together):
         except BaseException as error:
             # Next to these stores CPython looks for no signal.
             changed = (key,), (episode,), (0,) if starts else (), () if starts else (0,)
-            self._interrupted, self._limit = (offset, seq, len(facts), needed, (changed,)), 0
+            self._interrupted, self._limit = (offset, seq, takes, needed, (changed,)), 0
             turn.taken = False
             self._settle_reward(error)
             raise

@@ -63,6 +63,11 @@ def test_nothing_can_come_between_taking_the_turn_and_the_attempt_that_gives_it_
     elsewhere = {id(node) for one in shut.body for node in ast.walk(one)}
     between = [one for one in nodes if isinstance(one, LEAVING) and exchange.lineno < one.lineno < attempt.lineno]
     assert not [ast.unparse(one) for one in between if id(one) not in elsewhere]
+    # And once more behind whatever was raised: a second interrupt may follow the first.
+    (handler,) = attempt.handlers
+    given_back = next(n for n, one in enumerate(handler.body) if ast.unparse(one) == "turn.taken = False")
+    before = [each for one in handler.body[:given_back] for each in ast.walk(one) if isinstance(each, LEAVING)]
+    assert not [ast.unparse(one) for one in before]
 
 
 @pytest.mark.skipif(not EXCHANGES, reason="this Python has no fast path")
