@@ -127,6 +127,9 @@ class Appending(Tail):
             self.context.refuse_contradiction(kind, flags, agent, places)
             if offset + needed > self._segment.limit:
                 offset = self._room(needed, closing=kind in _CLOSING)
+            # Made before: where an interrupt is dealt with, a call would give the next one its chance.
+            takes = count * len(facts)
+            taken = tuple([(like, flags, agent, env_index, episode) for episode, env_index in places])
             try:
                 if not 0 < agent <= self._names:
                     raise EventRejected(unknown_agent(agent))
@@ -162,8 +165,7 @@ class Appending(Tail):
                 self._seq = number
                 self.context.take_in(kind, flags, agent, places)
             except BaseException as error:
-                taken = tuple((like, flags, agent, env_index, episode) for episode, env_index in places)
-                self._interrupted = (offset, seq, count * len(facts), needed, taken)
+                self._interrupted = (offset, seq, takes, needed, taken)
                 self._settle()
                 self._explain(error)
                 raise

@@ -26,6 +26,10 @@ from journal.walk import Walk
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
+LEAVING = (ast.Call, ast.For, ast.While, ast.With, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+"""What looks for signals."""
+
+
 @pytest.fixture
 def switching() -> Iterator[None]:
     """Threads change places as often as they can."""
@@ -36,8 +40,6 @@ def switching() -> Iterator[None]:
 
 
 FAST = [journal.Log.reward, journal.Log.batch, journal.Log.vector_step, journal.Log.episode, Steps.step]
-LEAVING = (ast.Call, ast.For, ast.While, ast.With)
-"""What looks for signals."""
 
 
 @pytest.mark.parametrize("fast", FAST)
@@ -194,3 +196,18 @@ def test_checksums_hold_where_positions_pass_32_bits(before: int, events_of: Any
     assert [one.step for one in events_of(storage) if one.kind == "Rewarded"] == [*range(300), *range(20)]
     walk = Walk(storage).run()
     assert not walk.unsealed and walk.promise.events == walk.seq == 321
+
+
+def test_whatever_is_appended_an_interrupt_is_noted_before_the_next_one_can_come() -> None:
+    """A second Ctrl-C in the handler of the first lost the note, and what was half stored lay below later payloads."""
+    handlers = []
+    for path in sorted(Path(journal.__file__).parent.glob("*.py")):
+        for one in ast.walk(ast.parse(path.read_text())):
+            if isinstance(one, ast.ExceptHandler) and "._interrupted" in ast.unparse(one):
+                noted = next(n for n, each in enumerate(one.body) if "._interrupted" in ast.unparse(each))
+                handlers.append(path.stem)
+                early = [each for line in one.body[: noted + 1] for each in ast.walk(line) if isinstance(each, LEAVING)]
+                assert not [ast.unparse(each) for each in early], (path, one.lineno)
+    assert handlers == [
+        *("appending", "appending", "batching", "episodes", "rewarding", "rewarding", "tail", "together"),
+    ]
