@@ -23,6 +23,8 @@ SUSTAINED: Final = 32768
 """Batches of 4,096 float64: a gigabyte."""
 ON_END: Final = "one array write, 1 GB on end, closed"
 ON_END_LOG: Final = 'log.rewards, sync="group", 1 GB on end, closed'
+_NOT_KILLED: Final = (levels.BATCHES_SYNC, levels.BATCHES_ALWAYS_ON_END, ON_END_LOG)
+"""Those whose safety is seen in others: it is the same calls."""
 
 
 def answer(directory: str, effort: Effort) -> Answer:
@@ -32,7 +34,7 @@ def answer(directory: str, effort: Effort) -> Answer:
     for one in figures:
         if one.name in levels.LIMITS or one.name == ON_END:
             found.add(one, limit=True)
-        elif one.name != levels.BATCHES_SYNC and one.name != ON_END_LOG:
+        elif one.name not in _NOT_KILLED:
             mode = journal_mode(one.name)
             lost = killed(JOURNAL.name, mode, directory, effort, batches=True)
             found.add(one, peer=JOURNAL.name, mode=mode, **lost)
@@ -42,6 +44,7 @@ def answer(directory: str, effort: Effort) -> Answer:
     found.value("batch", named[levels.BATCHES].wall_ratios)
     found.value("batch, CPU", named[levels.BATCHES].cpu_ratios)
     found.value("batch, sync for each", named[levels.BATCHES_ALWAYS].wall_ratios)
+    found.value("batch, sync for each, on end", named[levels.BATCHES_ALWAYS_ON_END].wall_ratios)
     found.value("batch, receipt synced for each", named[levels.BATCHES_SYNC].wall_ratios)
     found.value("batch, 1 GB on end", named[ON_END_LOG].wall_ratios)
     ask_peers(found, directory, effort, batches=True)

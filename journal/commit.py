@@ -18,7 +18,7 @@ from journal.cell import CELL
 from journal.errors import DiskFull, JournalError
 from journal.live import LiveSegment, by_system, failure, no_space
 from journal.manifest import Base, Manifest
-from journal.sharing import Sharing
+from journal.sharing import Sharing, Turn
 from journal.tail import Left, Tail
 from journal.worker import Worker, wait
 
@@ -87,17 +87,20 @@ class Commit:
 
     def reach(self, seq: int) -> None:
         """Return when the event `seq` is promised; callers that come together share one sync."""
-        turn = self._sharing.turn()
+        sharing = self._sharing
+        turn: Turn | None = None
         while self._state.receipt.seq < seq:
-            if not turn.mine():
-                continue
+            if not sharing.alone:
+                turn = turn or sharing.turn()
+                if not turn.mine():
+                    continue
             began = time.perf_counter()
             try:
                 with self._mutex:
                     if self._state.receipt.seq < seq:
                         self._once()
             finally:
-                self._sharing.served(began)
+                sharing.served(began)
 
     def once(self) -> None:
         """Promise what was appended so far. On disk when it returns; the receipt itself only after `settle`."""
@@ -174,7 +177,7 @@ class Commit:
         if segment is not state.segment or seq - 1 <= state.receipt.seq:
             return  # Rotated this very moment (the next round seals and goes on), or no event is new.
         self._list(segment)
-        promised = self._guarded(lambda: self._carry(segment, end, seq), "syncing the log")
+        promised, mark = self._guarded(lambda: self._carry(segment, end, seq), "syncing the log")
         with log.lock:
             log.raise_failure()
             now, at, next_seq = log.tail_locked()
@@ -182,23 +185,18 @@ class Commit:
                 return  # The seal will promise these cells.
             if at >= segment.seal_at:
                 raise DiskFull(f"{segment.path} has no room for a receipt and the disk none for the next segment")
-            mark = cell.pack_promise(
-                cell.RECEIPT,
-                next_seq,
-                log.time_ns(),
-                promised.receipt.position,
-                seq,
-                promised.chain,
-                salt=segment.header.salt,
-                at=segment.index_of(at),
-            )
+            if at != end:
+                mark = self._mark(promised, at, next_seq)
             self._receipt = (at, mark, promised)
             log.mark_locked(mark)
             self._state = promised
             self._receipt = None
 
-    def _carry(self, segment: LiveSegment, end: int, seq: int) -> _State:
-        """Put on disk what stands before `end`. Returns what the state is once a receipt tells it."""
+    def _carry(self, segment: LiveSegment, end: int, seq: int) -> tuple[_State, bytes]:
+        """Put on disk what stands before `end`. Returns what the state is once a receipt tells it, and that receipt.
+
+        It is the receipt for a log in which nothing is appended meanwhile: so it is made up while the disk writes.
+        """
         state = self._state
         cells = self._read(segment, state.done, end)
         # Hashed before the sync, while the disk may begin: just written, the cells are in the processor's caches; after
@@ -206,8 +204,23 @@ class Commit:
         segment.hasten(state.done, end - state.done)
         value = chain.extend(state.chain, (cells,))
         promised = _State(segment, end, value, Receipt(seq - 1, value.hex(), segment.index_of(end)), False)
+        mark = self._mark(promised, end, seq)
         self._sync(segment)
-        return promised
+        return promised, mark
+
+    def _mark(self, promised: _State, at: int, seq: int) -> bytes:
+        """The receipt for `promised`, to stand at byte `at` of its segment, where the next event's seq is `seq`."""
+        segment, receipt = promised.segment, promised.receipt
+        return cell.pack_promise(
+            cell.RECEIPT,
+            seq,
+            self._log.time_ns(),
+            receipt.position,
+            receipt.seq + 1,
+            promised.chain,
+            salt=segment.header.salt,
+            at=segment.index_of(at),
+        )
 
     def _settle_receipt(self) -> None:
         if self._receipt is not None:

@@ -57,6 +57,11 @@ class Sharing:
         self.gathered = math.inf
         """Seconds from the end of a sync until as many were here again."""
 
+    @property
+    def alone(self) -> bool:
+        """Is nobody else here, nor was at the last sync? Then a turn would be one's own at once."""
+        return self.company == 1 and not self.waiting and not self.mutex.locked()
+
     def turn(self) -> Turn:
         """For a thread that comes with an event."""
         return Turn(self)

@@ -34,6 +34,9 @@ BATCH: Final = 4096
 THREADS: Final = 8
 READY: Final = 384
 """Batches in a round at most, 12 MB: the live segment and the one made ready hold them."""
+READY_SYNCED: Final = 128
+"""The same with a sync for each, 4 MB: seven rounds of eight do not reach the segment's end. Rounds without a bound do,
+and then the disk makes the next one ready beside the syncs."""
 _STRIDE: Final = 8
 """Batches that the smallest segments hold twice."""
 PATIENCE: Final = 10.0
@@ -54,6 +57,7 @@ ALWAYS_THREADS: Final = f'log.reward, sync="always", {THREADS} threads'
 BATCHES: Final = 'log.rewards, sync="close"'
 BATCHES_GROUP: Final = 'log.rewards, sync="group"'
 BATCHES_ALWAYS: Final = 'log.rewards, sync="always"'
+BATCHES_ALWAYS_ON_END: Final = f"{BATCHES_ALWAYS}, on end"
 BATCHES_SYNC: Final = "log.rewards + log.sync"
 LIMITS: Final = frozenset({EMPTY, STORE, WRITE, PWRITE, ARRAY, ARRAY_SYNC})
 """Those that are no log."""
@@ -136,7 +140,8 @@ def batches(directory: str, stack: ExitStack) -> Iterator[Contender]:
         for name, (sync, survives) in zip((BATCHES, BATCHES_GROUP), _SYNCS, strict=True):
             yield Contender(name, ARRAY, rewards(opened(sync, sync)), survives, BATCH, READY)
         always = rewards(opened("always", "always"))
-        yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, always, "power cut", BATCH, READY)
+        yield Contender(BATCHES_ALWAYS, ARRAY_SYNC, always, "power cut", BATCH, READY_SYNCED)
+        yield Contender(BATCHES_ALWAYS_ON_END, ARRAY_SYNC, always, "power cut", BATCH)
         synced = opened("synced", "close")
         append = rewards(synced)
 

@@ -240,7 +240,7 @@ def test_who_finds_the_lock_taken_is_told_when_it_is_free(
 def test_who_finds_the_lock_free_again_does_not_wait(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who had it looked for waiting threads before this one was among them."""
     one = log._commit
-    looks = [True, False, False]
+    looks = [True, True, False, False]
 
     class Freed:
         def locked(self) -> bool:
