@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import journal.sealed
 import replay
+import replay.loading
 from journal import segment
 from journal.cell import CELL
 from journal.early import Withdrawn, early
@@ -122,3 +123,19 @@ def test_of_what_was_read_wrong_once_nothing_is_left() -> None:
     storage.path = segment.path_of(Manifest.read(storage).segments[2])
     assert told(replay.load(storage)) == expected
     assert not storage.path
+
+
+def test_whatever_bytes_that_are_not_proved_yet_make_of_a_fold_a_scan_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, folded = MemoryStorage(), replay.loading.fold
+    record(storage, [("start", "PPO", "train", 0), *[("reward", "PPO", "train", 0, 1.5)] * 300])
+    expected, failing = told(scanned(storage)), [OverflowError("no such number"), None]
+
+    def fold(state: State, batch: Any) -> State:
+        folded(state, batch)
+        if failing and (error := failing.pop()) is not None:
+            raise error
+        return state
+
+    monkeypatch.setattr(replay.loading, "fold", fold)
+    assert told(replay.load(storage)) == expected
+    assert not failing
