@@ -242,6 +242,7 @@ class SubEnvironments:
         none, numbers, listed, steps = self._none, self._numbers, self._listed, self._steps
         starting, over, moving, episodes = self._starting, self._over, self._moving, self._episodes
         if starting:
+            numbers = self._numbers = numbers.copy()  # An append that was interrupted may have noted the others.
             base, following = self._base, self._track.next_number[self._phase]
             for i in starting:
                 numbers[i] = following
@@ -343,12 +344,13 @@ class SubEnvironments:
     def _began(self, those: Sequence[int], episodes: Sequence[Episode]) -> None:
         """Their starts are recorded."""
         base, listed, steps = self._base, self._listed, self._steps
+        numbers = self._numbers = self._numbers.copy()
         for i, episode in zip(those, episodes, strict=True):
             self._seeds.pop(i, None)
             if self._bars is not None:
                 episode.shown = partial(self._shown, self._bars, i)
             self._episodes[i] = episode
-            self._numbers[i] = episode.number
+            numbers[i] = episode.number
             listed[i], steps[i] = episode.number - base, 0
             if episode.heard is not None:
                 self._heard[i] = episode.heard

@@ -98,6 +98,21 @@ def test_all_of_a_step_is_there_when_it_returns_and_it_was_one_append(run: Run, 
     assert appends == [first, first + 7, first + 9, first + 14]
 
 
+@pytest.mark.parametrize("seed", [None, 7])
+def test_what_an_append_was_given_stays_as_it_was(run: Run, track: Track, seed: int | None) -> None:
+    """Where it is interrupted, and what settles it too, the log takes it in when the next step has begun already."""
+    given: list[tuple[Any, ...]] = []
+    record = run.recorder.vector_step
+    run.recorder.vector_step = lambda *told: given.append((*told, list(told[8]))) or record(*told)
+    env = track.wrap(Told("SameStep", [("x.x", "...")] * 3))
+    for _ in range(3):
+        env.reset(seed=seed)
+        env.step(0)
+    assert len({tuple(one[-1]) for one in given}) == 3
+    for *_, numbers, _began, _started, _ended, _how, before in given:
+        assert list(numbers) == before
+
+
 def test_an_episode_that_begins_and_ends_in_a_step_is_one(run: Run, track: Track) -> None:
     env = track.wrap(Told("SameStep", [("xx", "..")] * 2))
     env.reset()
