@@ -310,12 +310,15 @@ def seqs(
 ) -> NDArray[np.uint64]:
     """The seqs that the heads `found`, of these kinds, must have, and the one behind the last; perhaps written `into`.
 
-    A mark takes none, a batch its count, any other one; a mark has the seq of the event after it.
+    A mark takes none, a batch its count, any other one; a mark has the seq of the event after it. Of a count no more is
+    believed than the batch's payload can hold, so that no seq wraps round whatever a cell says.
     """
     following = np.empty(len(found) + 1, dtype=np.uint64) if into is None else into
     following[0] = first
     np.less(kinds, cell.MARK_FIRST, out=following[1:], casting="unsafe")
     batches = np.flatnonzero(kinds == cell.REWARDS)
     if len(batches):
-        following[1:][batches] = cells.view(COUNT)["count"][found[batches]]
+        at = found[batches]
+        held = cells["extent"][at].astype(np.uint64) * (CELL // 8)  # A reward takes 8 bytes at least.
+        following[1:][batches] = np.minimum(cells.view(COUNT)["count"][at], held)
     return np.cumsum(following, out=following)

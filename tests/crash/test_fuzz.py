@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,36 @@ def test_a_batch_that_contradicts_itself_is_shown_as_it_is(tmp_path: Path, capsy
     assert main(["dump", str(tmp_path / "j")]) == 0
     said = capsys.readouterr()
     assert "batch of 63 rewards has a payload of 400 bytes" in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("count", [57, 2**32, 2**63, 2**64 - 1])
+def test_a_batch_that_claims_more_than_its_payload_holds_is_not_counted(count: int) -> None:
+    """Found by the fuzzer: with 2**64 - 1 rewards the seqs wrapped round, and opening the log ended in a traceback."""
+    from journal import cell, segment
+    from journal.storage.memory import MemoryStorage
+    from journal.walk import Walk
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        log.append(journal.Custom(name="x"))
+    walk = Walk(storage).run()
+    header = segment.Header(walk.manifest.journal_id, 1, 7, 8192, 1)
+    content = segment.content_of(walk.context())
+    forger = hostile.Forger(header, walk.chain, walk.position, walk.seq, content)
+    forger.put(cell.REWARDS, bytes(400), takes=count, value=struct.unpack("<d", struct.pack("<Q", count))[0])
+    forger.promise()
+    path = segment.path_of(1)
+    with storage.stream(path) as stream:
+        stream.write(forger.file(header.size))
+    before = Walk(storage).run().seq
+    assert walk.seq < before <= walk.seq + 7 * CELL // 8
+    for _ in range(2):
+        with pytest.raises(journal.CorruptJournal, match=f"batch of {count} rewards") as caught:
+            replay.load(storage)
+        assert (caught.value.path, caught.value.seq) == (path, walk.seq)
+        assert replay.verify(storage, deep=True).status == "corrupt"
+        journal.open("m", storage=storage).close()  # Its checksums are right, so it stays; what it means, readers say.
+        assert Walk(storage).run().seq == before
 
 
 @pytest.mark.parametrize("note", [{"path": ["x"], "size": 1, "sha256": ""}, {"path": "x", "size": "1", "sha256": ""}])
