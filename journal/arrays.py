@@ -268,7 +268,8 @@ def put(cells: Cells, found: Index, what: Cells) -> None:
 def first_bad(raw: memoryview, cells: Cells, found: Index, salt: int, first_position: int) -> int | None:
     """The first of the heads `found` that does not check, payload and padding included; None if all do.
 
-    `first_position` is the position of `raw[0:64]`.
+    A payload that is not all there does not check, whatever its checksum says of the rest. `first_position` is the
+    position of `raw[0:64]`.
     """
     columns = ("crc", "extent", "pad", "payload_crc")
     at: int
@@ -280,7 +281,7 @@ def first_bad(raw: memoryview, cells: Cells, found: Index, salt: int, first_posi
         if extent:
             end = offset + CELL + extent * CELL
             exact = end - pad
-            if pad >= CELL or any(raw[exact:end]):
+            if end > len(raw) or pad >= CELL or any(raw[exact:end]):
                 return at
             if cell.checksum(raw[offset + CELL : exact], salt, first_position + at) != payload_crc:
                 return at

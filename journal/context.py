@@ -129,6 +129,7 @@ class Context:
                 episodes={(int(a), int(p), int(e)): int(n) for a, p, e, n in payload["episodes"]},
                 names_size=sum(len(name.encode()) for name in names),
             )
+            (context.run or "").encode()  # JSON has halves of characters, of which no segment can be opened.
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"no context: {error!r}") from error
         return context
@@ -146,7 +147,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value <= events.INTEGER_MAX else None
 
 
 def _name_given(context: Context, key: EpisodeKey, episode: int, payload: dict[str, Any]) -> None:

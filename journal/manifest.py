@@ -23,6 +23,11 @@ PATH: Final = "journal.json"
 SIZE_MAX: Final = 64 << 20
 """Bytes: a larger `journal.json` is refused unread."""
 
+_BEYOND: Final = {"ordinal": 99_000_000, "position": 1 << 62, "seq": 1 << 62}
+"""Where no log ever begins: what goes on from below there still fits the names of its files, and 63 bits."""
+_ID_LENGTH: Final = 16
+"""Bytes of a journal's id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -47,8 +52,8 @@ class Base:
     @classmethod
     def from_payload(cls, payload: Any) -> Base:
         """The base that `as_payload` gave. Raises `KeyError`, `TypeError` or `ValueError` where it is none."""
-        ordinal, position, seq = (payload[name] for name in ("ordinal", "position", "seq"))
-        if any(type(one) is not int or not 0 <= one <= INTEGER_MAX for one in (ordinal, position, seq)):
+        ordinal, position, seq = (payload[name] for name in _BEYOND)
+        if any(type(payload[name]) is not int or not 0 <= payload[name] < beyond for name, beyond in _BEYOND.items()):
             raise ValueError(f"the log does not begin at segment {ordinal!r:.30}, {position!r:.30}, {seq!r:.30}")
         value = bytes.fromhex(payload["chain"])
         if len(value) != chains.CHAIN_LENGTH:
@@ -93,7 +98,11 @@ class Drop:
         first, last, time_ns = (payload[name] for name in ("first", "last", "time_ns"))
         if any(type(one) is not int for one in (first, last, time_ns)) or not 0 <= first <= last <= INTEGER_MAX:
             raise ValueError(f"it notes that events {first!r:.30} to {last!r:.30} were dropped")
-        files = tuple(DroppedFile(str(one["path"]), int(one["size"]), str(one["sha256"])) for one in payload["files"])
+        if not -INTEGER_MAX <= time_ns <= INTEGER_MAX:
+            raise ValueError(f"it notes that history was dropped at the time {time_ns!r:.30}")
+        files = tuple(DroppedFile(one["path"], one["size"], one["sha256"]) for one in payload["files"])
+        if any((type(one.path), type(one.size), type(one.sha256)) != (str, int, str) for one in files):
+            raise ValueError("it notes dropped files that make no sense")
         return cls(first, last, bytes.fromhex(payload["chain"]), time_ns, files)
 
 
@@ -195,7 +204,10 @@ class Manifest:
             following = one.last + 1
         if following > base.seq:
             raise ValueError("it notes dropped events that are in the live log")
-        return cls(bytes.fromhex(document["journal"]), base, tuple(ordinals), drops)
+        journal_id = bytes.fromhex(document["journal"])
+        if len(journal_id) != _ID_LENGTH:
+            raise ValueError(f"its id has {len(journal_id)} bytes")
+        return cls(journal_id, base, tuple(ordinals), drops)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ from journal.storage import Storage, replace
 from journal.walk import Piece, Walk
 
 QUARANTINE = "quarantine"
-_HISTORY = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
+_HISTORY = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})\.parquet")
 _DIRECTORIES = (segment.DIRECTORY, "history", "snapshots", "snapshots/twin", "checkpoints", QUARANTINE)
 
 

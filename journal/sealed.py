@@ -25,7 +25,6 @@ from journal.arrays import Cells, Found
 from journal.cell import CELL
 from journal.chain import Span, extend
 from journal.errors import UnsupportedFormat
-from journal.events import INTEGER_MAX
 from journal.manifest import Base, Manifest
 from journal.skipping import base_after
 from journal.storage import Storage
@@ -215,10 +214,7 @@ class Pass:
             kind, extent = int(one["kind"][0]), int(one["extent"][0])
             if not kind or int(one["seq"][0]) != self._seq or not behind <= self._next + extent < self.total:
                 return None
-            count = int(one.view(arrays.COUNT)["count"][0]) if kind == cell.REWARDS else int(kind < cell.MARK_FIRST)
-            self._seq += count
-            if self._seq > INTEGER_MAX:
-                return None
+            self._seq += int(arrays.takes(one)[0])
             found = Found(
                 np.append(found.heads, self._next),
                 np.append(found.kinds, one["kind"]),

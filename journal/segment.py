@@ -39,7 +39,7 @@ SIZE_LIMIT: Final = 1 << 30
 """A header that claims more is damaged; nothing is allocated by its word."""
 
 DIRECTORY: Final = "segments"
-_NAME: Final = re.compile(r"(\d{8})\.seg")
+_NAME: Final = re.compile(r"([0-9]{8})\.seg")
 
 
 def path_of(ordinal: int) -> str:
@@ -48,7 +48,7 @@ def path_of(ordinal: int) -> str:
 
 
 def ordinal_of(name: str) -> int | None:
-    """The ordinal in a segment's file name, None for any other name."""
+    """The ordinal in a segment's file name, None for any other name: also for one with digits of another script."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
 

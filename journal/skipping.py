@@ -10,6 +10,7 @@ import numpy as np
 
 from journal import arrays, cell, chain, segment
 from journal.cell import CELL
+from journal.events import INTEGER_MAX
 from journal.manifest import Base, Manifest
 from journal.storage import Storage
 
@@ -43,8 +44,10 @@ def base_after(storage: Storage, ordinal: int) -> Base | None:
     if isinstance(header, str) or len(cells) != 1 or int(cells["kind"][0]) != cell.SEGMENT_SEALED:
         return None
     stated = cells.view(arrays.PROMISE_DTYPE)[0]
-    at = int(stated["position"])
+    at, seq = int(stated["position"]), int(stated["events"])
+    if max(at, seq) > INTEGER_MAX:
+        return None  # No log gets there: it is asked before anybody has walked to it.
     if arrays.first_bad(memoryview(raw), cells, np.arange(1), header.salt, at) is not None:
         return None
     value = chain.extend(bytes(stated["chain"]), (raw,))
-    return Base(ordinal + 1, at + 1, int(stated["events"]), value)
+    return Base(ordinal + 1, at + 1, seq, value)

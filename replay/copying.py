@@ -32,7 +32,7 @@ from replay.state import Checkpoint, State
 _CHUNK: Final = 1 << 20
 _TRIES: Final = 20
 """A compaction, or a checkpoint removed just now, makes the copy start again with a newer promise."""
-_PARQUET: Final = re.compile(r"(?:\d+-)?(\d+)\.parquet")
+_PARQUET: Final = re.compile(r"(?:[0-9]+-)?([0-9]+)\.parquet")
 """Of history and snapshots: the last seq is in the name."""
 
 

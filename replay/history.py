@@ -27,7 +27,7 @@ from replay import lossless
 from replay.parquet import NO_THREADS, Checked, open_checked, reading
 
 DIRECTORY: Final = "history"
-_NAME: Final = re.compile(r"(0|[1-9]\d{0,18})-(0|[1-9]\d{0,18})\.parquet")
+_NAME: Final = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})\.parquet")
 
 
 @dataclass(frozen=True, slots=True, order=True)

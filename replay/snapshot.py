@@ -36,7 +36,7 @@ FORMAT: Final = 2
 """Version of the columns and the document. In 1 the bars were lines in the state; it is read, and never written."""
 STATE_MAX: Final = 1 << 30
 """Bytes of an unpacked state; more is neither written nor unpacked."""
-_NAME: Final = re.compile(r"(0|[1-9]\d{0,18})\.parquet")
+_NAME: Final = re.compile(r"(0|[1-9][0-9]{0,18})\.parquet")
 
 
 def _figures(prefix: str) -> list[pa.Field]:

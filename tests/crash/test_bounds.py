@@ -1,0 +1,184 @@
+"""Numbers, lengths and names of a journal's files that no writer of ours leaves: bounded before they are believed.
+
+Every checksum is right. Each test is a fault that was found by asking, of everything that is read, what bounds it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import journal
+import journal.sealed
+import replay
+from journal import cell, segment
+from journal.cell import CELL
+from journal.errors import CorruptJournal
+from journal.manifest import Manifest
+from journal.sealed import sealed
+from journal.storage import replace
+from journal.storage.memory import MemoryStorage
+from replay.compaction import compact
+
+sys.path.insert(0, str(Path(__file__).parent))
+import hostile
+
+pytestmark = pytest.mark.crash
+
+
+def written(events: int = 3) -> MemoryStorage:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage) as log:
+        for _ in range(events):
+            log.append(journal.Custom(name="x"))
+    return storage
+
+
+def changed(storage: MemoryStorage, *place: str, to: Any) -> None:
+    """Another value in journal.json, whose checksum is made anew."""
+    document = json.loads(storage.read("journal.json"))
+    inner = document
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = to
+    replace(storage, "journal.json", hostile._manifest(document))
+
+
+@pytest.mark.parametrize("name", ["\u0660" * 8 + ".seg", "0000000\uff10.seg", "0000000\u0661.seg"])
+def test_a_segment_has_one_name(name: str) -> None:
+    """Digits of other scripts are digits to Python.
+
+    Such a file was taken for segment 0, which was read twice, and, promised as it was, taken for a torn tail and removed.
+    """
+    storage = written()
+    whole = storage.read(segment.path_of(0))
+    replace(storage, f"segments/{name}", b"a stray file")
+    for _ in range(2):
+        with journal.open("m", storage=storage) as log:
+            assert log.recovered.torn_bytes == 0 and not log.recovered.crashed
+    assert storage.read(segment.path_of(0)) == whole and storage.read(f"segments/{name}") == b"a stray file"
+    assert replay.load(storage).events == 3 and replay.verify(storage).status == "clean"
+
+
+@pytest.mark.parametrize(
+    "name", ["history/0-1\u0663.parquet", "history/1\u0663-2\u0660.parquet", "snapshots/1\u0663.parquet"]
+)
+def test_a_file_of_history_has_one_name(name: str) -> None:
+    """As above: there seemed to be history, and a snapshot, that was not there."""
+    storage = written()
+    compact(storage)
+    replace(storage, name, b"a stray file")
+    assert replay.load(storage).events == 3 and replay.verify(storage, deep=True).status == "clean"
+    compact(storage)
+    assert storage.read(name) == b"a stray file"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_first_mark_whose_payload_is_not_all_there_does_not_check(listed: bool) -> None:
+    """Its checksum is right for what there is of it. No head was found in the segment: an IndexError."""
+    storage = written()
+    manifest, size = Manifest.read(storage), 8192
+    header = segment.Header(manifest.journal_id, 0, 7, size, 1)
+    content = bytes(size - 2 * CELL)
+    head = bytearray(cell.pack_head(cell.SEGMENT_OPENED, 0, 1, content, salt=7, at=0))
+    struct.pack_into("<H", head, 6, 4000)  # Its extent.
+    struct.pack_into("<I", head, 0, cell.checksum(bytes(head[4:]), 7, 0))
+    replace(storage, segment.path_of(0), header.pack() + head + content)
+    if not listed:
+        manifest.with_segments(()).write(storage)
+    assert replay.verify(storage).status == "torn", "nothing in it was promised"
+    assert replay.load(storage).events == 0
+    with journal.open("m", storage=storage) as log:
+        assert log.recovered.torn_bytes and log.append(journal.Custom(name="x")) == 0
+    assert replay.load(storage).events == 1
+
+
+@pytest.mark.parametrize("name", ["ordinal", "position", "seq"])
+@pytest.mark.parametrize("number", [99_000_000, 2**62, 2**63 - 1, 2**64])
+def test_no_log_begins_where_none_ever_gets_to(name: str, number: int) -> None:
+    """From there a writer went on with a segment, or a base, that no reader took any more."""
+    if (name, number) in (("position", 99_000_000), ("seq", 99_000_000)):
+        return
+    storage = written(0)
+    changed(storage, "base", name, to=number)
+    before = storage.list("segments")
+    for act in (lambda: journal.open("m", storage=storage), lambda: replay.load(storage)):
+        with pytest.raises(CorruptJournal, match=r"journal\.json is damaged: the log does not begin at segment"):
+            act()
+    assert storage.list("segments") == before
+
+
+def test_from_the_last_place_where_a_log_may_begin_a_writer_goes_on() -> None:
+    storage = written(0)
+    for name, number in (("ordinal", 98_999_999), ("position", 2**62 - 1)):
+        changed(storage, "base", name, to=number)
+    changed(storage, "segments", to=[])
+    for life in range(3):
+        with journal.open("m", storage=storage) as log:
+            assert log.append(journal.Custom(name="x")) == life
+    assert replay.load(storage).events == 3 and replay.verify(storage, deep=True).status == "clean"
+
+
+@pytest.mark.parametrize("text", ["", "00", "00" * 15, "00" * 17])
+def test_an_id_has_sixteen_bytes(text: str) -> None:
+    """Of another one a writer took, or filled up, sixteen: what it wrote then belonged to another journal."""
+    storage = written(0)
+    changed(storage, "journal", to=text)
+    with pytest.raises(CorruptJournal, match="its id has"):
+        journal.open("m", storage=storage)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("time_ns", 2**63),
+        ("time_ns", -(10**20)),
+        ("time_ns", 10**400),
+        ("files", [{"path": "history/0-2.parquet", "size": float("inf"), "sha256": ""}]),
+        ("files", [{"path": 5, "size": 1, "sha256": ""}]),
+        ("files", [{"path": "x", "size": "1", "sha256": ""}]),
+    ],
+    ids=range(6),
+)
+def test_a_record_of_dropped_history_that_makes_no_sense_is_damage(name: str, wrong: Any) -> None:
+    """It ended in an OverflowError: of a size that JSON calls Infinity, or of a time beyond any calendar."""
+    storage = written()
+    compact(storage, drop_history=True)
+    dropped = json.loads(storage.read("journal.json"))["dropped"]
+    changed(storage, "dropped", to=[{**dropped[0], name: wrong}])
+    for act in (lambda: replay.load(storage), lambda: list(replay.events(storage)), lambda: compact(storage)):
+        with pytest.raises(CorruptJournal, match=r"journal\.json is damaged"):
+            act()
+
+
+def test_a_run_that_is_half_a_character_is_damage() -> None:
+    """JSON has such texts. A segment could not be opened in that run, and it was the name table that was blamed."""
+    storage = written(0)
+    changed(storage, "base", "context", "run", to="\ud800")
+    with pytest.raises(CorruptJournal, match=r"journal\.json is damaged: no context"):
+        journal.open("m", storage=storage)
+
+
+def test_of_a_batch_that_straddles_a_block_no_more_is_believed_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` called clean what it reads by blocks, and every reader called corrupt."""
+    monkeypatch.setattr(journal.sealed, "_CELLS", 4)
+    storage = written(0)
+    manifest = Manifest.read(storage)
+    header = segment.Header(manifest.journal_id, 0, 7, 8192, 1)
+    content = segment.content_of(manifest.base.context)
+    forger = hostile.Forger(header, manifest.base.chain, 0, 0, content)
+    number = struct.unpack("<d", struct.pack("<Q", 10**6))[0]
+    forger.put(cell.REWARDS, bytes(400), takes=10**6, value=number)
+    forger.put(cell.CUSTOM, b"\x80")
+    forger.promise(cell.SEGMENT_SEALED)
+    replace(storage, segment.path_of(0), forger.file(0))
+    manifest.with_segments((0,)).write(storage)
+    assert list(sealed(storage, Manifest.read(storage))) == []
+    assert replay.verify(storage).status == "corrupt"
+    with pytest.raises(CorruptJournal):
+        replay.load(storage)
