@@ -6,13 +6,12 @@ as the reward function. Both are read from the journals only when the bars are t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from journal.manifest import Manifest
 from replay.careers import Career
+from replay.documents import in_words
 from replay.outcomes import Outcome, outcomes
 from replay.state import State
 from replay.totals import PHASES, Phase
@@ -45,13 +44,13 @@ def other_conditions(careers: Sequence[Career], phases: Iterable[Phase], told: M
     first = careers[0]
     for other in careers[1:]:
         if other.conditions != first.conditions:
-            mine, theirs = _json(first.conditions), _json(other.conditions)
+            mine, theirs = in_words(first.conditions), in_words(other.conditions)
             yield f"the run of {first.agent} declared {mine}, that of {other.agent} {theirs}"
         for phase in phases:
             pairs = zip(told[first.agent][phase], told[other.agent][phase], strict=True)
             for index, (one, against) in enumerate(pairs):
                 if (one.episode.params or {}) != (against.episode.params or {}):
-                    mine, theirs = _json(one.episode.params), _json(against.episode.params)
+                    mine, theirs = in_words(one.episode.params), in_words(against.episode.params)
                     yield (
                         f"{phase} episode {index} (counted from 0) of {first.agent} had the params {mine}, that of "
                         f"{other.agent} {theirs}"
@@ -72,7 +71,3 @@ def _compared(career: Career, found: Sequence[Outcome]) -> Outcomes:
         raise Unreadable(
             f"{phase} episode {number} of {career.agent} was in history that is dropped: its conditions cannot be read"
         ) from None
-
-
-def _json(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value, sort_keys=True, default=repr)[:120]

@@ -10,7 +10,6 @@ superseded does not count, so a training that was killed and resumed exactly is 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ import msgpack
 from replay.counterparts import Key, Pairing, RunPairs, Side, Told, Which
 from replay.divergence import REWARDS_MAX, first_step, same_task
 from replay.divergence import Run as Kept
+from replay.documents import in_words
 from replay.episodes import Episode
 from replay.intervals import Intervals
 from replay.loading import Place
@@ -52,7 +52,7 @@ class Setting:
         """One sentence."""
         runs = dict.fromkeys(run for run in (self.run_a, self.run_b) if run is not None)
         where = f"run {' and '.join(runs)}: " if runs else ""
-        return f"{where}{self.what} is {_short(self.a)} in A and {_short(self.b)} in B"
+        return f"{where}{self.what} is {in_words(self.a)} in A and {in_words(self.b)} in B"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Finding:
         """One sentence."""
         name = f"{self.agent}, {self.phase} episode {self.episode}"
         if self.kind == "task":
-            return f"{name}: another one, {self.what} {_short(self.a)} in A and {_short(self.b)} in B"
+            return f"{name}: another one, {self.what} {in_words(self.a)} in A and {in_words(self.b)} in B"
         if self.kind == "unfinished":
             return f"{name}: no {self.what}; the same as far as both went, {self.a:,} steps in A and {self.b:,} in B"
         a, b = ("no more" if one is None else repr(one) for one in (self.a, self.b))
@@ -347,8 +347,3 @@ def _figures(totals: Totals) -> str:
 
 def _steps(pair: tuple[Told, Told]) -> int:
     return sum(one.episode.steps for one in pair)
-
-
-def _short(value: Any) -> str:
-    """A value in a sentence."""
-    return "nothing" if value is None else json.dumps(value, sort_keys=True, default=repr)[:120]

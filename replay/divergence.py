@@ -9,7 +9,6 @@ totals are those of no training that ever was. Compared are episodes of the same
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,9 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from journal import segment
+from journal.errors import CorruptJournal
+from journal.events import unpack
 from journal.manifest import Manifest
 from journal.storage import Storage
-from replay.episodes import Episode, Episodes
+from replay.episodes import Episode, Episodes, rewind_of
 from replay.loading import Place, load, storage_of
 from replay.progress import Progress, silent
 from replay.scan import scan
@@ -135,14 +137,19 @@ def compared(state: State, progress: Progress = silent) -> Report:
 
 
 def windows_of(storage: Storage, since: int, until: int) -> Windows:
-    """What the rewinds with since ≤ seq < until superseded."""
+    """What the rewinds with since ≤ seq < until superseded. Raises `CorruptJournal` for one that makes no sense."""
     from replay.query import events  # It needs pyarrow.
 
     windows = Windows()
-    for rows in events(storage, kinds="Rewound", columns=["seq", "agent", "fields"], since=since, until=until):
+    for rows in events(storage, kinds="Rewound", columns=["seq", "agent", "payload"], since=since, until=until):
         for row in rows.to_pylist():
-            fields = json.loads(row["fields"] or "{}")
-            windows.add(fields.get("members") or [row["agent"]], int(fields.get("to_seq", -1)), row["seq"])
+            try:
+                fields = unpack(row["payload"]) if row["payload"] else {}
+                windows.add(*rewind_of(fields if isinstance(fields, dict) else {}, row["agent"] or "#0"), row["seq"])
+            except (TypeError, ValueError) as error:
+                where = "history" if row["seq"] < Manifest.read(storage).base.seq else segment.DIRECTORY
+                reason = f"the Rewound of seq {row['seq']} makes no sense: {error}"
+                raise CorruptJournal(where, 0, row["seq"], reason) from error
     return windows
 
 

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from journal.manifest import Manifest
-from replay.compare import Comparison
 from replay.frames import dropped_document, moment, totals_document
 from replay.outlook import outlook
 from replay.resume import ResumePoint
@@ -19,6 +18,7 @@ from replay.totals import PHASES
 
 if TYPE_CHECKING:
     from replay.compaction import Compacted  # They need pyarrow.
+    from replay.compare import Comparison  # Which needs `in_words`.
     from replay.copying import Copied
     from replay.results import Results
 
@@ -50,6 +50,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(one, depth + 1) for one in value]
     return str(value)
+
+
+def in_words(value: Any) -> str:
+    """A value of an event in a sentence; what is long is cut off. Its keys may be of any kind, also mixed."""
+    return "nothing" if value is None else json.dumps(plain(value), sort_keys=True)[:120]
 
 
 def replay_document(state: State, *, live: bool, past: bool = False) -> dict[str, Any]:

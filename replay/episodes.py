@@ -8,7 +8,7 @@ The fold needs only sums; who compares or lists episodes needs this. Subclass it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,10 +113,9 @@ class Episodes:
         elif kind == cell.BARS_SEEN:
             self._see(batch, row)
         elif kind == cell.REWOUND:
-            fields = batch.fields(row)
-            agents = [str(name) for name in fields.get("members") or (batch.name(int(batch.agent[row])),)]
+            agents, to_seq = rewind_of(batch.fields(row), batch.name(int(batch.agent[row])))
             self._close([one for one in self.open.values() if one.agent in agents])
-            self.rewound(agents, int(fields.get("to_seq", -1)), int(batch.seq[row]))
+            self.rewound(agents, to_seq, int(batch.seq[row]))
         elif kind in (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.ATTEMPT_ENDED):
             self._close(self.open.values())  # They were another process's, or nobody's any more.
 
@@ -165,6 +164,12 @@ class Episodes:
         """The open episode that the row names, if it is that one that is open."""
         episode = self.open.get(self._key(batch, row))
         return episode if episode is not None and episode.number == int(batch.episode[row]) else None
+
+
+def rewind_of(fields: Mapping[str, Any], agent: str) -> tuple[list[str], int]:
+    """Who went back, and to which checkpoint's event; -1, which is none, where it tells no number."""
+    to_seq = fields.get("to_seq")
+    return [str(name) for name in fields.get("members") or (agent,)], to_seq if isinstance(to_seq, int) else -1
 
 
 def _grouped(batch: Batch, start: int, stop: int) -> Iterator[NDArray[np.intp]]:

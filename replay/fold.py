@@ -15,6 +15,7 @@ from journal import cell
 from journal.errors import CorruptJournal
 from journal.events import kind_name
 from replay.batch import Batch
+from replay.episodes import rewind_of
 from replay.rewards import Rewards
 from replay.seen import SeenBars, SeenList
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
@@ -257,16 +258,16 @@ class _Fold(Rewards):
 
     def rewound(self, row: int) -> Callable[[], None]:
         """What came after the checkpoint is superseded: spent, not effective."""
-        fields = self.batch.fields(row)
         saver = self.batch.name(int(self.batch.at("agent", row)))
-        agents = [self.named(str(name)) for name in fields.get("members") or (saver,)]
+        names, to_seq = rewind_of(self.batch.fields(row), saver)
+        agents = [self.named(name) for name in names]
         cut = self._cut(agents)
 
         def finish() -> None:
             cut()
             for agent in agents:
                 agent.last_updated_ns = max(agent.last_updated_ns, self._time(row))
-                found = [i for i, one in enumerate(agent.checkpoints) if one.seq == fields.get("to_seq")]
+                found = [i for i, one in enumerate(agent.checkpoints) if one.seq == to_seq]
                 if not found:
                     continue
                 agent.rewinds += 1

@@ -127,7 +127,7 @@ def _value(outcome: Outcome, metric: str, agent: str) -> float:
     value = outcome.reward if metric == REWARD else episode.metrics.get(metric)
     if isinstance(value, (int, float)) and math.isfinite(value):
         return float(value)
-    known = ", ".join([REWARD, *(name for name in episode.metrics)])
+    known = ", ".join([REWARD, *map(str, episode.metrics)])
     what = "has none" if value is None else f"is {value!r:.40}"
     raise NotComparable(
         f"{metric!r:.60} {what} in {episode.phase} episode {episode.number} of {agent}: give it to episode.end(…) in "

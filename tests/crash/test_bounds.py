@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 import journal
@@ -24,6 +25,8 @@ from journal.sealed import sealed
 from journal.storage import replace
 from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
+from replay.differences import diff
+from replay.divergence import diverge, windows_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
@@ -53,7 +56,7 @@ def changed(storage: MemoryStorage, *place: str, to: Any) -> None:
 def test_a_segment_has_one_name(name: str) -> None:
     """Digits of other scripts are digits to Python.
 
-    Such a file was taken for segment 0, which was read twice, and, promised as it was, taken for a torn tail and removed.
+    Such a file was taken for segment 0. That was read twice, and, promised as it was, removed as a torn tail.
     """
     storage = written()
     whole = storage.read(segment.path_of(0))
@@ -182,3 +185,38 @@ def test_of_a_batch_that_straddles_a_block_no_more_is_believed_either(monkeypatc
     assert replay.verify(storage).status == "corrupt"
     with pytest.raises(CorruptJournal):
         replay.load(storage)
+
+
+def rewound(fields: Any) -> MemoryStorage:
+    """An agent that goes back by an event with these fields."""
+    storage = written(0)
+    manifest = Manifest.read(storage)
+    header = segment.Header(manifest.journal_id, 0, 7, 8192, 1)
+    forger = hostile.Forger(header, manifest.base.chain, 0, 0, segment.content_of(manifest.base.context))
+    forger.put(cell.NAME_GIVEN, msgpack.packb({"name": "A", "number": 1}))
+    forger.put(cell.REWOUND, msgpack.packb(fields), agent=1)
+    forger.promise()
+    replace(storage, segment.path_of(0), forger.file(8192))
+    manifest.with_segments((0,)).write(storage)
+    return storage
+
+
+@pytest.mark.parametrize("to_seq", [None, "x", b"\xff", [1], {"x": 1}, float("nan"), float("inf"), 2**64 - 1, -1])
+def test_who_goes_back_to_no_number_goes_back_to_nothing(to_seq: Any) -> None:
+    """`journal diff` ended in a TypeError, or a ValueError."""
+    storage = rewound({"to_seq": to_seq})
+    assert diff(storage, storage).verdict == "equal" and diverge(storage).rewinds == 0
+
+
+@pytest.mark.parametrize("fields", [None, [1], "x", {"to_seq": 1, "members": "A"}, {"x": {"y": [[[[1]]]]}}])
+def test_a_rewind_without_fields_goes_back_to_nothing(fields: Any) -> None:
+    """As above: what its payload says as JSON need not be an object."""
+    storage = rewound(fields)
+    assert diff(storage, storage).verdict == "equal"
+
+
+def test_where_nobody_can_be_named_a_rewind_makes_no_sense() -> None:
+    storage = rewound({"members": 5})
+    for act in (lambda: windows_of(storage, 0, 9), lambda: diff(storage, storage)):
+        with pytest.raises(CorruptJournal, match="the Rewound of seq 1 makes no sense"):
+            act()
