@@ -18,7 +18,7 @@ from journal.storage import Storage
 from journal.walk import Piece, opening_context
 from replay.batch import Batch, parts, unpack
 from replay.fold import fold
-from replay.resume import check
+from replay.resume import MISSING, check
 from replay.runs import Runs
 from replay.state import State, without_trends
 
@@ -81,7 +81,7 @@ class Contents:
         named = {one.path: one for agent in self._state.agents.values() for one in agent.checkpoints}
         for checkpoint in named.values():
             wrong = check(self._storage, checkpoint)
-            if wrong is not None and not (self._live and not self._storage.exists(checkpoint.path)):
+            if wrong is not None and not (self._live and wrong == MISSING):
                 found(CorruptJournal(checkpoint.path, 0, checkpoint.seq, wrong))
 
     def _fold(self, batch: Batch, found: Found) -> None:

@@ -35,7 +35,7 @@ class Episode:
     seq: int
     """Of its start."""
     entry: int | None
-    seed: int | None
+    seed: Any
     params: dict[str, Any] | None
     steps: int = 0
     bars: list[SeenBars] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Episodes:
             int(batch.episode[row]),
             batch.runs[run] if run >= 0 else None,
             int(batch.seq[row]),
-            fields.get("entry"),
+            entry_of(fields),
             fields.get("seed"),
             fields.get("params"),
             began=float(batch.value[row]),
@@ -164,6 +164,14 @@ class Episodes:
         """The open episode that the row names, if it is that one that is open."""
         episode = self.open.get(self._key(batch, row))
         return episode if episode is not None and episode.number == int(batch.episode[row]) else None
+
+
+def entry_of(fields: Mapping[str, Any]) -> int | None:
+    """Which entry of the plan an episode carries out. Raises `TypeError` for what is no number."""
+    entry = fields.get("entry")
+    if type(entry) is not int and entry is not None:
+        raise TypeError(f"its entry is {entry!r:.80}")
+    return entry
 
 
 def rewind_of(fields: Mapping[str, Any], agent: str) -> tuple[list[str], int]:

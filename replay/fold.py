@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from journal import cell
 from journal.errors import CorruptJournal
-from journal.events import kind_name
+from journal.events import INTEGER_MAX, kind_name
 from replay.batch import Batch
-from replay.episodes import rewind_of
+from replay.episodes import entry_of, rewind_of
 from replay.rewards import Rewards
 from replay.seen import SeenBars, SeenList
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
@@ -141,10 +142,10 @@ class _Fold(Rewards):
                 Attempt(
                     int(fields.get("attempt", 0)),
                     int(fields.get("pid", 0)),
-                    list(fields.get("argv") or []),
+                    [str(one) for one in fields.get("argv") or ()],
                     str(fields.get("cwd", "")),
-                    fields.get("code"),
-                    fields.get("git_commit"),
+                    _text(fields.get("code")),
+                    _text(fields.get("git_commit")),
                     fields.get("git_dirty"),
                     dict(fields.get("versions") or {}),
                     str(fields.get("host", "")),
@@ -165,7 +166,7 @@ class _Fold(Rewards):
             for attempt in run.attempts if run is not None else ():
                 if attempt.number == fields.get("attempt") and attempt.ended_ns is None:
                     attempt.status = str(fields.get("status"))
-                    attempt.error = fields.get("error")
+                    attempt.error = _text(fields.get("error"))
                     attempt.ended_ns = self._time(row)
 
         return finish
@@ -177,7 +178,7 @@ class _Fold(Rewards):
         now, now_ns = float(self.batch.at("value", row)), self._time(row)
         left = agent.open.pop((phase, env_index), None)
         agent.open[phase, env_index] = OpenEpisode(
-            int(self.batch.at("episode", row)), fields.get("entry"), fields.get("seed"), now_ns, now_ns
+            int(self.batch.at("episode", row)), entry_of(fields), fields.get("seed"), now_ns, now_ns
         )
 
         def finish() -> None:
@@ -300,7 +301,10 @@ class _Fold(Rewards):
         agent, run = self._touch(row), self._current()
         if run is not None:
             run.plans[f"{agent.name}/{self.phase_at(row)}"] = Plan(
-                str(fields.get("plan_hash")), int(fields.get("length", 0)), fields.get("entries"), fields.get("path")
+                str(fields.get("plan_hash")),
+                int(fields.get("length", 0)),
+                fields.get("entries"),
+                _text(fields.get("path")),
             )
 
     def _noted(self, row: int) -> None:
@@ -319,6 +323,10 @@ class _Fold(Rewards):
                     _let_go(agent, phase, gone, self.state.current_run)
 
         return finish
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _nothing() -> None:
@@ -359,6 +367,8 @@ def _clock(agent: Agent, phase: Phase, now: float, wall_ns: int, change: int, ru
     active = agent.active.get(phase, Active(now, wall_ns, 0))
     if now > active.since:
         elapsed = round((now - active.since) * 1e9)
+        if elapsed > INTEGER_MAX:
+            raise ValueError(f"its clock went on by {elapsed / 1e9:g} seconds")
         agent.spent_closed[phase].time_ns += elapsed
         agent.lineage.effective[phase].time_ns += elapsed
         agent.trends[phase].add_time(run or "", wall_ns, elapsed)

@@ -13,6 +13,7 @@ from replay.state import Checkpoint, State
 from replay.totals import PHASES, Phase
 
 _CHUNK = 1 << 20
+MISSING = "the file is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def check(storage: Storage, checkpoint: Checkpoint) -> str | None:
         for offset in range(0, size, _CHUNK):
             digest.update(storage.read(path, offset, min(_CHUNK, size - offset)))
     except FileNotFoundError:
-        return "the file is missing"
+        return MISSING
     except (OSError, ValueError) as error:
         return str(error)
     if digest.hexdigest() != checkpoint.sha256:

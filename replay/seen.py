@@ -41,7 +41,7 @@ class SeenBars(NamedTuple):
     @classmethod
     def of(cls, episode: int, entry: int | None, fields: Mapping[str, Any]) -> SeenBars:
         """From the fields of a BarsSeen."""
-        return cls(
+        return cls.checked(
             episode,
             entry,
             str(fields.get("instrument")),
@@ -54,7 +54,22 @@ class SeenBars(NamedTuple):
             fields.get("quantised_hash"),
         )
 
+    @classmethod
+    def checked(cls, *values: Any) -> SeenBars:
+        """Of these values. Raises `TypeError` where one is not of its type."""
+        one = cls(*values)
+        for name, value, types in zip(cls._fields, one, _TYPES, strict=True):
+            if type(value) not in types:
+                raise TypeError(f"{name} of bars is {value!r:.80}")
+        return one
 
+
+_NONE: Final = type(None)
+_TYPES: Final = (
+    *((int,), (int, _NONE), (str,), (str,), (int,), (int,)),
+    *((bytes, _NONE), (str,), (float, _NONE), (bytes, _NONE)),
+)
+"""Of its fields, in their order."""
 _PLAIN: Final = SeenBars._fields.index("tolerance")
 """How many columns a block without tolerances has."""
 
@@ -119,7 +134,11 @@ class Block:
 
     def rows(self) -> list[SeenBars]:
         """The lines, checked. Raises as `check` does."""
-        return [SeenBars(*row) for row in zip(*self.check(), strict=True)]
+        columns = self.check()
+        for name, column, types in zip(SeenBars._fields, columns, _TYPES, strict=False):
+            if not set(map(type, column)) <= set(types):
+                raise self._damaged(f"the bars in it are damaged: {name} of some is of another type")
+        return [SeenBars(*row) for row in zip(*columns, strict=True)]
 
     def _damaged(self, reason: str) -> CorruptJournal:
         path = self.source.path if isinstance(self.source, Place) else "snapshots"

@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -102,24 +103,31 @@ def seqs(storage: Storage) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
+@contextmanager
+def _fitting() -> Iterator[None]:
+    try:
+        yield
+    except OverflowError as error:
+        raise JournalFailed(f"the state does not fit a snapshot: {error}; the segments stay as they are") from error
+
+
 def packed(state: State, note: Callable[[Block], list[Any]] = lambda block: [block.count, block.sha256]) -> bytes:
     """The whole state as msgpack: equal bytes, equal states, NaN included. `note` tells what stands for a block.
 
     Raises `JournalFailed` where it holds a number of more than 64 bits, which no honest log gives.
     """
-    try:
+    with _fitting():
         return bytes(msgpack.packb(state.to_payload(lambda seen: [note(block) for block in seen.blocks()])))
-    except OverflowError as error:
-        raise JournalFailed(f"the state does not fit a snapshot: {error}; the segments stay as they are") from error
 
 
 def write(stream: IO[bytes], state: State, base: Base, history: list[HistoryNote]) -> tuple[int, str]:
     """Write the snapshot of `state`, which holds before `base`. Returns (size in bytes, SHA-256).
 
-    Raises `JournalFailed` where the state is larger than `STATE_MAX`.
+    Raises `JournalFailed` where the state is larger than `STATE_MAX`, and as `packed` does.
     """
     with Writer(stream, SCHEMA) as file:
-        file.write(_table(state))
+        with _fitting():
+            file.write(_table(state))
 
         def apart(block: Block) -> list[Any]:
             data = block.packed()

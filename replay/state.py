@@ -40,7 +40,8 @@ class OpenEpisode:
 
     episode: int
     entry: int | None = None
-    seed: int | None = None
+    seed: Any = None
+    """Whatever the caller gave."""
     started_ns: int = 0
     last_ns: int = 0
     """Time of its last event so far."""
@@ -345,13 +346,19 @@ class State:
                 int(payload["events"]),
                 int(payload["last_seq"]),
                 int(payload["last_time_ns"]),
-                payload["current_run"],
+                _text(payload["current_run"]),
                 int(payload.get("trends_since", payload["events"])),
                 {name: run_of(run) for name, run in payload["runs"].items()},
                 {name: agent_of(agent, seen or lines) for name, agent in payload["agents"].items()},
             )
         except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"no state: {error!r}") from error
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, (str, type(None))):
+        raise TypeError(f"current_run is {value!r:.80}")
+    return value
 
 
 def without_trends(state: State) -> State:

@@ -21,6 +21,8 @@ from replay.totals import PHASES, Phase
 STRETCHES: Final = 64
 METRICS_MAX: Final = 64
 """How many metrics of one name each are kept in a row: those that come first in the alphabet."""
+_SHIFT_MAX: Final = 64
+"""Numbers of episodes have as many bits."""
 DAY_NS: Final = 86_400_000_000_000
 
 Number = int | float
@@ -231,12 +233,14 @@ class Trends:
     def from_payload(cls, payload: Any) -> Trends:
         """What `to_payload` gave. Raises `ValueError` or `TypeError` for anything else."""
         runs, instruments, days, life, shift = payload
+        if type(shift) is not int or not 0 <= shift <= _SHIFT_MAX:
+            raise ValueError(f"it holds stretches of 2**{shift!r:.30} episodes")
         return cls(
             {str(key): Figures.from_payload(one) for key, one in runs},
             {str(key): Figures.from_payload(one) for key, one in instruments},
             {int(key): Figures.from_payload(one) for key, one in days},
             {int(key): Figures.from_payload(one) for key, one in life},
-            int(shift),
+            shift,
         )
 
 

@@ -27,6 +27,7 @@ from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
 from replay.differences import diff
 from replay.divergence import diverge, windows_of
+from replay.resume import command
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
@@ -187,18 +188,23 @@ def test_of_a_batch_that_straddles_a_block_no_more_is_believed_either(monkeypatc
         replay.load(storage)
 
 
-def rewound(fields: Any) -> MemoryStorage:
-    """An agent that goes back by an event with these fields."""
+def forged(*told: tuple[int, Any, dict[str, Any]]) -> MemoryStorage:
+    """A journal of agent A and these events: kind, fields, and what stands in the cell."""
     storage = written(0)
     manifest = Manifest.read(storage)
     header = segment.Header(manifest.journal_id, 0, 7, 8192, 1)
     forger = hostile.Forger(header, manifest.base.chain, 0, 0, segment.content_of(manifest.base.context))
-    forger.put(cell.NAME_GIVEN, msgpack.packb({"name": "A", "number": 1}))
-    forger.put(cell.REWOUND, msgpack.packb(fields), agent=1)
+    for kind, fields, cells in ((cell.NAME_GIVEN, {"name": "A", "number": 1}, {}), *told):
+        forger.put(kind, msgpack.packb(fields), **cells)
     forger.promise()
     replace(storage, segment.path_of(0), forger.file(8192))
     manifest.with_segments((0,)).write(storage)
     return storage
+
+
+def rewound(fields: Any) -> MemoryStorage:
+    """An agent that goes back by an event with these fields."""
+    return forged((cell.REWOUND, fields, {"agent": 1}))
 
 
 @pytest.mark.parametrize("to_seq", [None, "x", b"\xff", [1], {"x": 1}, float("nan"), float("inf"), 2**64 - 1, -1])
@@ -220,3 +226,53 @@ def test_where_nobody_can_be_named_a_rewind_makes_no_sense() -> None:
     for act in (lambda: windows_of(storage, 0, 9), lambda: diff(storage, storage)):
         with pytest.raises(CorruptJournal, match="the Rewound of seq 1 makes no sense"):
             act()
+
+
+@pytest.mark.parametrize("path", [b"\xff", "../x", "/etc/passwd", "checkpoints/../../x", "", "a\0b"])
+def test_a_checkpoint_s_path_that_leads_outside_forbids_nothing(path: Any) -> None:
+    """Dropping history, which verifies beside its own lock, asked whether that file was there: a ValueError."""
+    fields = {"path": path, "sha256": "", "size": 0}
+    storage = forged((cell.CHECKPOINT_SAVED, fields, {"agent": 1}), (cell.CUSTOM, {}, {}))
+    assert "does not stay inside" in replay.verify(storage, deep=True).findings[0].reason
+    assert compact(storage, drop_history=True).dropped.events == 3
+
+
+def test_a_command_line_of_no_texts_is_told_all_the_same() -> None:
+    """`journal replay` ended in a TypeError."""
+    attempt = {"run": "r", "attempt": 0, "argv": ["t.py", 1, None, b"x"], "cwd": 5}
+    storage = forged((cell.RUN_STARTED, {"run": "r"}, {}), (cell.ATTEMPT_STARTED, attempt, {}))
+    assert command(replay.load(storage)) == "cd 5 && t.py 1 None 'b'\"'\"'x'\"'\"''"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "why"),
+    [
+        (cell.EPISODE_STARTED, {"entry": 0.5}, "its entry is 0.5"),
+        (cell.EPISODE_STARTED, {"entry": True}, "its entry is True"),
+        (cell.EPISODE_STARTED, {"entry": [1]}, "its entry is"),
+        (cell.BARS_SEEN, {"content_hash": "x"}, "content_hash of bars is 'x'"),
+        (cell.BARS_SEEN, {"tolerance": [1]}, "tolerance of bars is"),
+        (cell.BARS_SEEN, {"quantised_hash": 5}, "quantised_hash of bars is 5"),
+    ],
+)
+def test_what_is_compared_later_is_looked_at_when_it_is_read(kind: int, fields: Any, why: str) -> None:
+    """How many entries are finished was 1.5, which is no length; bars were compared by what has no bytes."""
+    started = (cell.EPISODE_STARTED, {}, {"agent": 1}) if kind == cell.BARS_SEEN else (cell.CUSTOM, {}, {})
+    storage = forged(started, (kind, fields, {"agent": 1}))
+    with pytest.raises(CorruptJournal, match=f"seq 2 makes no sense: {why}"):
+        replay.load(storage)
+
+
+def test_a_clock_that_goes_on_for_ages_makes_no_sense() -> None:
+    """What two such episodes took is beyond float64: totals ended in an OverflowError."""
+    episode = {"agent": 1, "episode": 0}
+    ages = [
+        (cell.EPISODE_STARTED, {}, {**episode, "value": -1.7e299}),
+        (cell.EPISODE_ENDED, {"reason": "x"}, {**episode, "value": 0.0}),
+        (cell.EPISODE_STARTED, {}, {**episode, "value": 0.0}),
+        (cell.EPISODE_ENDED, {"reason": "x"}, {**episode, "value": 1.7e299}),
+    ]
+    with pytest.raises(CorruptJournal, match=r"EpisodeEnded of seq 2 makes no sense: its clock went on by 1\.7e\+299"):
+        replay.load(forged(*ages))
+    centuries = [(kind, fields, {**cells, "value": cells["value"] * 1e-290}) for kind, fields, cells in ages]
+    assert replay.load(forged(*centuries)).agents["A"].effective["train"].time_ns == pytest.approx(3.4e18)

@@ -188,12 +188,12 @@ def test_a_batch_that_contradicts_itself_is_shown_as_it_is(tmp_path: Path, capsy
     from replay.cli import main
 
     with journal.open(tmp_path / "j") as log:
-        log._append_cell(journal.cell.REWARDS, bytes(400), agent=log.agent("A"), takes=63, value=63)
-    with pytest.raises(journal.CorruptJournal, match="batch of 63"):
+        log._append_cell(journal.cell.REWARDS, bytes(400), agent=log.agent("A"), takes=51, value=51)
+    with pytest.raises(journal.CorruptJournal, match="batch of 51"):
         replay.load(tmp_path / "j")
     assert main(["dump", str(tmp_path / "j")]) == 0
     said = capsys.readouterr()
-    assert "batch of 63 rewards has a payload of 400 bytes" in said.out and said.err == ""
+    assert "batch of 51 rewards has a payload of 400 bytes" in said.out and said.err == ""
 
 
 @pytest.mark.parametrize("count", [57, 2**32, 2**63, 2**64 - 1])

@@ -207,12 +207,25 @@ def test_a_block_of_another_shape_is_refused_though_its_sha256_is_right(columns:
         raw = msgpack.packb(columns)
         return Block(3, hashlib.sha256(raw).digest(), zstandard.ZstdCompressor().compress(raw))
 
-    for good in ([[0, 1, 2]] * 8, [[0, 1, 2]] * 10):
+    numbers, texts, nothing = [0, 1, 2], ["x"] * 3, [None] * 3
+    good_one = [numbers, nothing, texts, texts, numbers, numbers, [bytes(16)] * 3, texts]
+    for good in (good_one, [*good_one, nothing, nothing]):
         SeenList(blocks=[block(good)]).check()
         assert len(block(good).rows()) == 3
     for read in (SeenList(blocks=[block(columns)]).check, block(columns).rows):
         with pytest.raises(CorruptJournal, match="bars in it are damaged"):
             read()
+
+
+@pytest.mark.parametrize("column", range(8))
+@pytest.mark.parametrize("value", [1.5, [1], {"x": 1}, True])
+def test_a_block_of_values_of_another_type_is_refused_where_they_are_looked_at(column: int, value: Any) -> None:
+    """`journal compare` ended in a TypeError, or an AttributeError."""
+    columns: list[Any] = [[0], [0], ["X"], ["1h"], [0], [1], [bytes(16)], ["observed"]]
+    columns[column] = [value]
+    raw = msgpack.packb(columns)
+    with pytest.raises(CorruptJournal, match="bars in it are damaged"):
+        Block(1, hashlib.sha256(raw).digest(), zstandard.ZstdCompressor().compress(raw)).rows()
 
 
 def test_a_rewind_that_cuts_a_damaged_block_is_told_by_history() -> None:
