@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import journal
 from journal import arrays, batch, cell, events, segment, turn
 from journal.storage import Storage
 from journal.walk import Walk
@@ -71,12 +72,11 @@ class StandingClock:
 
 
 class Impatient:
-    """Sleeps, and fails who has slept too often."""
-
-    def __init__(self) -> None:
-        self._until = time.monotonic() + 5.0
+    """Sleeps, and fails who has slept too long in one wait."""
 
     def sleep(self, seconds: float) -> None:
+        if not seconds:  # A wait begins with that.
+            self._until = time.monotonic() + 5.0
         if time.monotonic() > self._until:
             raise AssertionError("a turn was taken and not given back")
         time.sleep(seconds)
@@ -86,6 +86,17 @@ class Impatient:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a turn that is never given back fails after a while, instead of waiting for ever."""
     monkeypatch.setattr(turn, "time", Impatient())
+
+
+@pytest.fixture(params=[True, False], ids=["past the lock", "queued"])
+def shut(request: pytest.FixtureRequest) -> Any:
+    """Shuts the fast path of a log, in one of two cases, so that what follows queues at the lock."""
+
+    def shut(log: journal.Log) -> None:
+        if not request.param:
+            log._limit = 0
+
+    return shut
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_what_is_not_said_is_zero(storage: MemoryStorage) -> None:
     assert len(heads) == 7
     assert ((heads["payload_crc"] != 0) == (heads["extent"] != 0)).all() and (heads["extent"] == 0).sum() == 4
     assert not any(heads[name].any() for name in ("flags", "form", "step"))
-    assert not any(heads[name][0] for name in ("agent", "env_index", "episode"))
+    assert not any(heads[name][0] for name in ("agent", "env_index", "episode", "value"))
 
 
 def interrupting(log: journal.Log, error: BaseException, *, done: bool) -> None:

@@ -142,16 +142,20 @@ def test_a_batch_of_none_is_nothing_but_still_of_an_open_log(storage: MemoryStor
         log.rewards(agent, 7, range(0), [])
 
 
-def test_what_fits_no_one_batch_whatever_its_columns_are_is_split() -> None:
+@pytest.mark.parametrize("same", [False, True])
+def test_what_fits_no_one_batch_whatever_its_columns_are_is_split(same: bool) -> None:
     storage, count = MemoryStorage(), batch.COUNT_MAX + 1
     falling = np.arange(count)[::-1]
     with journal.open("m", storage=storage, sync="close") as log:
         agent = log.agent("A")
-        assert log.rewards(agent, falling, falling, np.ones(count), falling) == 1
+        episode, place = (7, 3) if same else (falling, falling)
+        assert log.rewards(agent, episode, falling, np.ones(count), place) == 1
         assert log.next_seq == 1 + count
     heads = [piece.cells[at : at + 1] for piece in Walk(storage) for at in piece.heads.tolist()]
     counts = [int(one.view(arrays.COUNT)["count"][0]) for one in heads if one["kind"][0] == cell.REWARDS]
     assert counts == [batch.COUNT_MAX, 1]
+    last = next(one for one in reversed(heads) if one["kind"][0] == cell.REWARDS)
+    assert (last["episode"][0], last["env_index"][0]) == ((7, 3) if same else (0, 0))
 
 
 @FAST

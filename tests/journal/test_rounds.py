@@ -259,6 +259,41 @@ def test_who_finds_the_lock_free_again_does_not_wait(log: journal.Log, monkeypat
     log.close()
 
 
+def test_who_has_to_wait_again_is_still_one(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted twice, it would be waited for at the next sync, and never come."""
+    one, counted = log._commit, list[int]()
+
+    def wait(queue: Any, seconds: float) -> None:
+        counted.append(len(one._sharing.waiting))
+        if len(counted) == 3:
+            one._mutex.release()
+
+    monkeypatch.setattr(sharing, "wait", wait)
+    one._mutex.acquire()
+    one.reach(0)
+    assert counted == [1, 1, 1] and one._sharing.waiting == [] and one._sharing.company == 1
+    log.close()
+
+
+def test_who_was_in_company_waits_for_it_before_it_syncs(log: journal.Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sync for both, though nobody else is here yet."""
+    one, waited = log._commit, list[float]()
+
+    def wait(queue: Any, seconds: float) -> None:
+        waited.append(seconds)
+        one.once()  # The other one came, and syncs.
+
+    monkeypatch.setattr(sharing, "wait", wait)
+    one._sharing.company, one._sharing.gathered = 2, 0.0
+    one.reach(0)
+    assert len(waited) == 1 and log.promised.seq == 0
+    one._sharing.company = 1
+    log.append(journal.Custom(name="y"))
+    one.reach(1)
+    assert len(waited) == 1, "of one nobody waits for company"
+    log.close()
+
+
 def test_left_at_the_last_moment_a_segment_gets_no_receipt(
     log: journal.Log, storage: FaultyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import threading
-from collections.abc import Iterator
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import journal
-from journal import batch, cell
+from journal import cell
 from journal.cell import CELL
 from journal.events import EpisodeEnded, EpisodeStarted
 from journal.storage.faulty import FaultyStorage
@@ -21,8 +21,10 @@ from journal.storage.memory import MemoryStorage
 from journal.together import ending
 from journal.walk import Walk
 
-CUT = ending(EpisodeEnded(agent="-", episode=0, reason="truncated"))
-KINDS = ["EpisodeStarted"] * 2 + ["Rewarded"] * 3 + ["EpisodeEnded"] * 2
+sys.path.insert(0, str(Path(__file__).parent))
+from vector import CUT, KINDS, begun, hooked, kinds, opened, packed, vector_step
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture(params=[True, False], ids=["mapped", "pwrite"])
@@ -30,83 +32,20 @@ def storage(request: pytest.FixtureRequest) -> MemoryStorage:
     return MemoryStorage(mappable=request.param)
 
 
-@pytest.fixture(params=[True, False], ids=["past the lock", "queued"])
-def shut(request: pytest.FixtureRequest) -> Any:
-    """Shuts the fast path of a log, in one of two cases, so that what follows queues at the lock."""
-
-    def shut(log: journal.Log) -> None:
-        if not request.param:
-            log._limit = 0
-
-    return shut
-
-
-def vector_step(
-    log: journal.Log,
-    agent: int,
-    numbers: Any = (10, 11, 12),
-    started: Any = (0, 2),
-    ended: Any = (0, 1),
-    *,
-    flags: int = 1,
-    how: Any = CUT,
-    values: Any = (0.5, 1.5, 2.5),
-) -> int:
-    """A step of the three sub-environments 5, 6 and 7, the first and the last of which begin; two end in it."""
-    packed = batch.pack(np.array(numbers, dtype=np.uint64), 4, range(5, 5 + len(numbers)), np.array(values))
-    keys = [(agent, flags & 1, 5 + i) for i in range(len(numbers))]
-    where = packed.form, packed.episode, 5, packed.payload, keys, list(numbers)
-    assert packed.step == 4, "which is lost: a step is listed, or it is 0"
-    return log.vector_step(agent, flags, len(numbers), *where, 7.25, list(started), list(ended), how)
-
-
-def begun(log: journal.Log) -> int:
-    """The second of the three is open."""
-    agent = log.agent("A")
-    log.append(EpisodeStarted(agent="A", episode=11, env_index=6, phase="eval"))
-    return agent
-
-
-def opened(log: journal.Log) -> dict[int, int]:
-    """env_index → the open episode."""
-    return {env_index: episode for (_, _, env_index), episode in log.context.episodes.items()}
-
-
-class Hooked:
-    """Stands in a segment's buffer's or file's place: `hook(store)` is called for each store, and is to do it."""
-
-    def __init__(self, inner: Any, hook: Any) -> None:
-        self.inner, self.hook = inner, hook
-
-    def __setitem__(self, where: slice, data: bytes) -> None:
-        self.hook(lambda: self.inner.__setitem__(where, data))
-
-    def write(self, offset: int, data: bytes) -> None:
-        self.hook(lambda: self.inner.write(offset, data))
-
-
-@contextlib.contextmanager
-def hooked(log: journal.Log, hook: Any) -> Iterator[None]:
-    segment = log._segment
-    buffer, file = segment.buffer, segment.file
-    segment.buffer, segment.file = Hooked(buffer, hook), Hooked(file, hook)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        segment.buffer, segment.file = buffer, file
-
-
-def kinds(seen: list[Any]) -> list[str]:
-    return [one.kind for one in seen][2:]
-
-
 def test_they_are_what_one_append_after_the_other_gives(
-    shut: Any, storage: MemoryStorage, events_of: Any, monkeypatch: pytest.MonkeyPatch
+    shut: Any, storage: MemoryStorage, events_of: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """To the last bit."""
     other = MemoryStorage()
-    with journal.open("m", storage=storage) as log, journal.open("o", storage=other) as alone:
-        monkeypatch.setattr(log, "monotonic", lambda: 9.75)
+    with contextlib.ExitStack() as logs:
+        log, alone = (
+            logs.enter_context(
+                journal.open("m", storage=place, sync="close", clock=clock, entropy=lambda size: bytes(range(size)))
+            )
+            for place in (storage, other)
+        )
         for one in (log, alone):
+            monkeypatch.setattr(one, "monotonic", lambda: 9.75)
             begun(one)
         shut(log)
         assert vector_step(log, 1) == 2
@@ -114,14 +53,15 @@ def test_they_are_what_one_append_after_the_other_gives(
         assert log.next_seq == 9 and opened(log) == {7: 12}
         for episode, env_index in ((10, 5), (12, 7)):
             alone.append(EpisodeStarted(agent="A", episode=episode, env_index=env_index, phase="eval", monotonic=7.25))
-        alone.rewards(1, [10, 11, 12], 0, [0.5, 1.5, 2.5], range(5, 8), 1)
+        alone.batch(1, packed([10, 11, 12], [0.5, 1.5, 2.5]), 1)
         for episode, env_index in ((10, 5), (11, 6)):
             alone.append(
                 EpisodeEnded(
                     agent="A", episode=episode, env_index=env_index, phase="eval", reason="truncated", monotonic=9.75
                 )
             )
-    assert [one[1:] for one in events_of(storage)[2:]] == [one[1:] for one in events_of(other)[2:]]
+    path = "segments/00000000.seg"
+    assert storage.read(path, 0, 1 << 16) == other.read(path, 0, 1 << 16)
     assert kinds(events_of(storage)) == KINDS
 
 
@@ -155,6 +95,8 @@ def test_no_more_are_opened_than_a_journal_can_follow(monkeypatch: pytest.Monkey
         agent = begun(log)
         with pytest.raises(journal.EventRejected, match="2 episodes are open"):
             vector_step(log, agent)
+        with pytest.raises(journal.EventRejected, match="env 6 cannot start"):
+            vector_step(log, agent, started=(0, 1))
         assert log.next_seq == 2 and opened(log) == {6: 11}
         vector_step(log, agent, started=(0,))
 
@@ -222,8 +164,9 @@ def test_killed_right_after_it_all_of_it_is_there(
     """No seal vouches for them yet: each head and each payload has to check by itself. Much of it takes a write."""
     log = journal.open("m", storage=storage, sync="close")
     agent, all_of_them = log.agent("A"), range(count)
+    how = ending(EpisodeEnded(agent="-", episode=0, reason="truncated"))
     shut(log)
-    vector_step(log, agent, all_of_them, all_of_them, all_of_them[1:], values=np.arange(count) / 2)
+    vector_step(log, agent, all_of_them, all_of_them, all_of_them[1:], how=how, values=np.arange(count) / 2)
     log.reward(agent, 0, 1, 1.0)
     dead = storage.kill()
     log.close()
@@ -290,19 +233,28 @@ def test_a_closed_log_takes_none(storage: MemoryStorage) -> None:
         vector_step(log, agent)
 
 
-def test_a_store_that_fails_is_the_end(storage: MemoryStorage) -> None:
+@pytest.mark.parametrize("done", [False, True])
+def test_a_store_that_fails_is_the_end_and_counted_if_it_is_there(
+    done: bool, shut: Any, storage: MemoryStorage
+) -> None:
     log = journal.open("m", storage=storage, sync="close")
-    agent = begun(log)
-
+    agent, stores = begun(log), 0
     segment = log._segment
     plain = segment.buffer, segment.file
 
     def failing(store: Any) -> None:
-        segment.buffer, segment.file = plain
-        raise OSError(5, "Input/output error")
+        nonlocal stores
+        stores += 1
+        if stores == 1 or done:
+            store()
+        if stores == 2:
+            segment.buffer, segment.file = plain
+            raise OSError(5, "Input/output error")
 
+    shut(log)
     with hooked(log, failing), pytest.raises(journal.JournalFailed, match="writing to the log failed: Input/output"):
         vector_step(log, agent)
+    assert log.next_seq == (9 if done else 2) and opened(log) == ({7: 12} if done else {6: 11})
     for refused in (lambda: vector_step(log, agent), log.close):
         with pytest.raises(journal.JournalFailed):
             refused()
@@ -315,11 +267,15 @@ def test_only_always_promises_it_before_it_returns(sync: Any, shut: Any, storage
         shut(log)
         vector_step(log, agent)
         assert log.promised.seq == (8 if sync == "always" else -1)
+        shut(log)
+        vector_step(log, agent, (12,), (), ())
+        assert log.promised.seq == (9 if sync == "always" else -1), "also a single reward"
 
 
-def test_what_does_not_fit_a_cell_is_refused_in_a_line(storage: MemoryStorage) -> None:
+def test_what_does_not_fit_a_cell_is_refused_in_a_line(shut: Any, storage: MemoryStorage) -> None:
     with journal.open("m", storage=storage, sync="close") as log:
         agent = begun(log)
+        shut(log)
         with pytest.raises(journal.EventRejected, match="does not fit a cell"):
             vector_step(log, agent, flags=1 << 40)
         assert log.next_seq == 2
@@ -346,59 +302,9 @@ def test_rewards_cannot_forge_a_promise_where_they_stand(storage: MemoryStorage)
 
 
 def test_an_end_that_takes_more_than_a_cell_is_none_of_many() -> None:
-    assert len(ending(EpisodeEnded(agent="-", episode=0, reason="x" * 40)).padded) == CELL
-    with pytest.raises(journal.EventRejected, match="takes 69 bytes: append it by itself"):
-        ending(EpisodeEnded(agent="-", episode=0, reason="x" * 59))
-
-
-def test_who_does_not_get_the_turn_waits_for_whoever_has_it(storage: MemoryStorage, events_of: Any) -> None:
-    """One thread is held up between its store and its count: another may not take its place in the log."""
-    stored, go_on, firsts, stores = threading.Event(), threading.Event(), [], 0
-
-    def slow(store: Any) -> None:
-        nonlocal stores
-        stores += 1
-        store()
-        if stores == 2:
-            stored.set()
-            go_on.wait(5)
-
-    with journal.open("m", storage=storage, sync="close") as log:
-        agent = log.agent("A")
-
-        def work(number: int) -> None:
-            firsts.append(vector_step(log, agent, (number,) * 3, (0, 1, 2), (0, 1, 2)))
-
-        with hooked(log, slow):
-            one, other = (threading.Thread(target=work, args=(number,)) for number in (7, 8))
-            one.start()
-            stored.wait(5)
-            other.start()
-            other.join(0.1)
-            assert other.is_alive()
-            go_on.set()
-            one.join(5), other.join(5)
-    assert firsts == [1, 10]
-    assert [one.episode for one in events_of(storage)][1:] == [7] * 9 + [8] * 9
-
-
-def test_beside_threads_that_append_rewards_none_is_lost_or_mixed(storage: MemoryStorage, events_of: Any) -> None:
-    with journal.open("m", storage=storage, sync_interval=0.001) as log:
-        agent = log.agent("A")
-
-        def work() -> None:
-            for step in range(2000):
-                log.reward(agent, 1000, step, 1.0)
-
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        firsts = [vector_step(log, agent, (n, n, n), (0, 1, 2), (0, 1, 2)) for n in range(300)]
-        for thread in threads:
-            thread.join()
-    seen = events_of(storage)
-    for n, first in enumerate(firsts):
-        ours = seen[first : first + 9]
-        assert [one.kind for one in ours] == ["EpisodeStarted"] * 3 + ["Rewarded"] * 3 + ["EpisodeEnded"] * 3
-        assert {one.episode for one in ours} == {n}
-    assert len(seen) == 1 + 2 * 2000 + 9 * 300
+    for length, pad in ((40, 14), (54, 0)):
+        made = ending(EpisodeEnded(agent="-", episode=0, reason="x" * length))
+        assert len(made.padded) == CELL and (len(made.payload), made.pad) == (CELL - pad, pad)
+    for length in (55, 59):
+        with pytest.raises(journal.EventRejected, match=f"takes {length + 10} bytes: append it by itself"):
+            ending(EpisodeEnded(agent="-", episode=0, reason="x" * length))

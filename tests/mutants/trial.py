@@ -48,7 +48,7 @@ MORE_PATIENCE = 4
 SET_ASIDE = 2
 """How many tests may not end before the others are no longer asked."""
 SILENCE = 15.0
-"""Seconds throughout which the main thread sleeps, before the trial is called hung, …"""
+"""Seconds which the main thread mostly sleeps through, before the trial is called hung, …"""
 IDLE = 0.2
 """… and no thread computes for so many seconds."""
 
@@ -429,19 +429,22 @@ def _there(pipe: int) -> list[bytes]:
 
 def _wait_for(pid: int, meanwhile: Callable[[], None]) -> bool:
     """Return when the process has ended; True where it had to be ended because it only waited."""
-    asleep_since = None
+    since = None
     pause = 0.003
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         time.sleep(pause)
         meanwhile()
         pause = min(0.1, pause * 1.3)
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        computed = (int(fields[10]) + int(fields[11])) / os.sysconf("SC_CLK_TCK")
-        if state != "S":
-            asleep_since = None
-        elif asleep_since is None or computed - asleep_since[1] > IDLE:
-            asleep_since = time.monotonic(), computed
-        elif time.monotonic() - asleep_since[0] > SILENCE:
-            os.killpg(pid, signal.SIGKILL)
-            return True
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        computed = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        # Who looks again and again for what does not come is mostly asleep, though often in line for a processor.
+        awake = sum(map(int, Path(f"/proc/{pid}/schedstat").read_text().split()[:2])) / 1e9
+        now = time.monotonic()
+        if since is None or computed - since[1] > IDLE:
+            since = now, computed, awake
+        elif now - since[0] > SILENCE:
+            if awake - since[2] < SILENCE / 2:
+                os.killpg(pid, signal.SIGKILL)
+                return True
+            since = now, computed, awake
     return False
