@@ -61,9 +61,10 @@ class CheckpointStore:
     def adopt(self, agent: str, paths: Iterable[str]) -> None:
         """The checkpoints `agent` has from before, oldest first, the one it was resumed from last.
 
-        Only what was adopted or saved here is ever removed.
+        Only what was adopted or saved here is ever removed; what is no checkpoint's path is not adopted, whatever an
+        event says.
         """
-        self._kept[agent] = list(paths)
+        self._kept[agent] = [path for path in paths if _is_checkpoint(path)]
 
     def sweep(self, named: AbstractSet[str]) -> None:
         """Remove the checkpoints that are not in `named`: of saves that were cut off, and of superseded work."""
@@ -108,11 +109,8 @@ class CheckpointStore:
         Raises `ResumeImpossible` where it is missing, altered, not a checkpoint's path, or does not decode;
         `JournalFailed` where reading fails.
         """
-        try:
-            if inside(path).rpartition("/")[0] != DIRECTORY:
-                raise ValueError(f"path {path!r:.200} is not in {DIRECTORY}/")
-        except ValueError as error:
-            raise ResumeImpossible(f"{error}: the journal names no such checkpoint") from error
+        if not _is_checkpoint(path):
+            raise ResumeImpossible(f"path {path!r:.200} is not in {DIRECTORY}/: the journal names no such checkpoint")
         try:
             data = self._storage.read(path)
         except FileNotFoundError:
@@ -158,6 +156,13 @@ class CheckpointStore:
 
 
 _INSTEAD = "restore it from a copy, or resume from an older checkpoint"
+
+
+def _is_checkpoint(path: str) -> bool:
+    try:
+        return inside(path).rpartition("/")[0] == DIRECTORY
+    except ValueError:
+        return False
 
 
 def _safe(agent: str) -> str:

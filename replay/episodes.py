@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from journal import cell
 from journal.errors import CorruptJournal
-from journal.events import kind_name
+from journal.events import INTEGER_MAX, kind_name
 from replay.batch import Batch
 from replay.seen import SeenBars
 from replay.totals import PHASES, Phase
@@ -84,7 +84,7 @@ class Episodes:
                 if row < len(batch):
                     self._rare(batch, row)
                 start = row + 1
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             at = min(row, len(batch) - 1)
             seq, kind = int(batch.seq[at]), kind_name(int(batch.kind[at]))
             reason = f"the {kind} of seq {seq} makes no sense: {' '.join(str(error).split())[:200]}"
@@ -167,10 +167,10 @@ class Episodes:
 
 
 def entry_of(fields: Mapping[str, Any]) -> int | None:
-    """Which entry of the plan an episode carries out. Raises `TypeError` for what is no number."""
+    """Which entry of the plan an episode carries out. Raises `ValueError` for what is no such number."""
     entry = fields.get("entry")
-    if type(entry) is not int and entry is not None:
-        raise TypeError(f"its entry is {entry!r:.80}")
+    if entry is not None and not (type(entry) is int and 0 <= entry <= INTEGER_MAX):
+        raise ValueError(f"its entry is {entry!r:.80}")
     return entry
 
 

@@ -18,7 +18,7 @@ from journal.events import INTEGER_MAX, kind_name
 from replay.batch import Batch
 from replay.episodes import entry_of, rewind_of
 from replay.rewards import Rewards
-from replay.seen import SeenBars, SeenList
+from replay.seen import SeenBars, SeenList, whole
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
 from replay.totals import PHASES, Phase
 from replay.trends import of_phases
@@ -140,8 +140,8 @@ class _Fold(Rewards):
             self.state.current_run = run.id
             run.attempts.append(
                 Attempt(
-                    int(fields.get("attempt", 0)),
-                    int(fields.get("pid", 0)),
+                    whole(fields.get("attempt", 0)),
+                    whole(fields.get("pid", 0)),
                     [str(one) for one in fields.get("argv") or ()],
                     str(fields.get("cwd", "")),
                     _text(fields.get("code")),
@@ -245,7 +245,7 @@ class _Fold(Rewards):
                     saver,
                     str(fields.get("path")),
                     str(fields.get("sha256")),
-                    int(fields.get("size", 0)),
+                    whole(fields.get("size", 0)),
                     int(self.batch.at("episode", row)),
                     self._time(row),
                     self.state.current_run,
@@ -302,7 +302,7 @@ class _Fold(Rewards):
         if run is not None:
             run.plans[f"{agent.name}/{self.phase_at(row)}"] = Plan(
                 str(fields.get("plan_hash")),
-                int(fields.get("length", 0)),
+                whole(fields.get("length", 0)),
                 fields.get("entries"),
                 _text(fields.get("path")),
             )

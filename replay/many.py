@@ -154,7 +154,8 @@ def _begins_with(longer: State, shorter: State) -> bool:
     # As bytes: in a run's config a NaN is equal to itself.
     if then.trends_since != shorter.trends_since:  # One of them has a snapshot that was made before there were any.
         then, shorter = without_trends(then), without_trends(shorter)
-    return bool(msgpack.packb(then.to_payload()) == msgpack.packb(shorter.to_payload()))
+    # `default`: sums may have more than 64 bits.
+    return bool(msgpack.packb(then.to_payload(), default=str) == msgpack.packb(shorter.to_payload(), default=str))
 
 
 def _is_journal(place: str) -> bool:

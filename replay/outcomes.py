@@ -35,7 +35,8 @@ class Outcomes(Episodes):
         """Add up, one after the other: as the caller's own `total += reward` does."""
         if self._wanted(episode):
             finite = values[np.isfinite(values)]
-            self._sums[episode] = float(np.cumsum(np.concatenate(([self._sums.get(episode, 0.0)], finite)))[-1])
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._sums[episode] = float(np.cumsum(np.concatenate(([self._sums.get(episode, 0.0)], finite)))[-1])
 
     def closed(self, episode: Episode) -> None:
         """Keep it, if it has ended."""

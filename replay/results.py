@@ -77,7 +77,13 @@ def results(comparison: Comparison, tried: int, metric: str = REWARD) -> Results
     for agent, told in comparison.outcomes.items():
         values.setdefault(algorithm_of(agent), []).append([_value(one, metric, agent) for one in told[phase]])
     arrays: list[Values] = [np.array(rows) for rows in values.values()]
-    names = list(values)
+    with np.errstate(over="ignore", invalid="ignore"):  # Means of finite values may be infinite.
+        return _results(comparison, tried, metric, phase, list(values), arrays)
+
+
+def _results(
+    comparison: Comparison, tried: int, metric: str, phase: Phase, names: list[str], arrays: list[Values]
+) -> Results:
     iqms = statistics.describe(arrays)
     standings = [
         Standing(name, len(rows), float(rows.mean()), iqm) for name, rows, iqm in zip(names, arrays, iqms, strict=True)

@@ -122,12 +122,13 @@ class Rewards:
         steps = np.bincount(slot, minlength=len(sums))
         nan = infinite = np.zeros(len(sums), dtype=np.int64)
         # `add.at` is sequential, unlike a reduction: equal to the caller's own `total += reward`, at every split.
-        if finite.all():
-            np.add.at(sums, slot, value)
-        else:
-            np.add.at(sums, slot[finite], value[finite])
+        adding, values = slot, value
+        if not finite.all():
+            adding, values = slot[finite], value[finite]
             nan = np.bincount(slot[np.isnan(value)], minlength=len(sums))
             infinite = np.bincount(slot[np.isinf(value)], minlength=len(sums))
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(sums, adding, values)
         columns = zip(self._slots, sums.tolist(), steps.tolist(), nan.tolist(), infinite.tolist(), strict=True)
         for episode, total, count, nans, infinites in columns:
             episode.reward = total

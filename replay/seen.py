@@ -24,6 +24,14 @@ BLOCK_MAX: Final = 1 << 28
 """Bytes of an unpacked block; one that claims more is damaged."""
 
 
+def whole(value: Any) -> int:
+    """A whole number that msgpack holds. Raises `ValueError`, `TypeError` or `OverflowError` for what is none."""
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError("a number in it has more than 64 bits")
+    return number
+
+
 class SeenBars(NamedTuple):
     """The bars of one episode. `content_hash` is None where they were only declared."""
 
@@ -46,8 +54,8 @@ class SeenBars(NamedTuple):
             entry,
             str(fields.get("instrument")),
             str(fields.get("timeframe")),
-            int(fields.get("start", 0)),
-            int(fields.get("stop", 0)),
+            whole(fields.get("start", 0)),
+            whole(fields.get("stop", 0)),
             fields.get("content_hash"),
             str(fields.get("source")),
             fields.get("tolerance"),

@@ -76,7 +76,7 @@ class Spread:
         if self.count < 2:
             return math.nan
         # In whole numbers: where the two nearly cancel, what is left would else be noise.
-        above = self.count * self.squares - self.total.units**2
+        above = max(0, self.count * self.squares - self.total.units**2)
         try:
             return above / (self.count * (self.count - 1) << _SQUARES)
         except OverflowError:

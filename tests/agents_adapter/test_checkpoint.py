@@ -102,6 +102,20 @@ def test_three_stay_where_nothing_is_said(log: journal.Log) -> None:
     assert len(files(log)) == 3
 
 
+@pytest.mark.parametrize(
+    "path", ["segments/00000000.seg", "journal.json", "../x", "/x", "checkpoints/../journal.json", ""]
+)
+def test_what_is_no_checkpoint_is_not_retired_whatever_an_event_says(log: journal.Log, path: str) -> None:
+    """An event that named a segment as its checkpoint had the training that resumed from it remove that segment."""
+    outside = Path(log.storage.name).parent / "x"  # type: ignore[attr-defined]
+    outside.write_text("mine")
+    store = CheckpointStore(log.storage, keep=1)
+    old = store.save(log, "PPO", 0, "old")
+    store.adopt("PPO", [path, old.path])
+    assert store.save(log, "PPO", 1, "new").retired == (old.path,)
+    assert log.storage.exists("segments/00000000.seg") and log.storage.exists("journal.json") and outside.exists()
+
+
 def test_only_what_was_adopted_is_retired(log: journal.Log) -> None:
     first = CheckpointStore(log.storage)
     old = [first.save(log, "PPO", n, n) for n in range(3)]

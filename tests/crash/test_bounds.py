@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ from journal.sealed import sealed
 from journal.storage import replace
 from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
+from replay.compare import compare
 from replay.differences import diff
 from replay.divergence import diverge, windows_of
+from replay.episodes import Episodes
+from replay.results import results
 from replay.resume import command
+from replay.scan import scan
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
@@ -250,6 +255,7 @@ def test_a_command_line_of_no_texts_is_told_all_the_same() -> None:
         (cell.EPISODE_STARTED, {"entry": 0.5}, "its entry is 0.5"),
         (cell.EPISODE_STARTED, {"entry": True}, "its entry is True"),
         (cell.EPISODE_STARTED, {"entry": [1]}, "its entry is"),
+        (cell.EPISODE_STARTED, {"entry": 2**63}, "its entry is"),
         (cell.BARS_SEEN, {"content_hash": "x"}, "content_hash of bars is 'x'"),
         (cell.BARS_SEEN, {"tolerance": [1]}, "tolerance of bars is"),
         (cell.BARS_SEEN, {"quantised_hash": 5}, "quantised_hash of bars is 5"),
@@ -276,3 +282,50 @@ def test_a_clock_that_goes_on_for_ages_makes_no_sense() -> None:
         replay.load(forged(*ages))
     centuries = [(kind, fields, {**cells, "value": cells["value"] * 1e-290}) for kind, fields, cells in ages]
     assert replay.load(forged(*centuries)).agents["A"].effective["train"].time_ns == pytest.approx(3.4e18)
+
+
+@pytest.mark.parametrize("field", ["start", "stop"])
+@pytest.mark.parametrize("number", [1e300, 2.0**64, float("inf"), "9" * 30])
+def test_a_number_that_no_state_holds_makes_no_sense(field: str, number: Any) -> None:
+    """Copies of such a journal could not be told apart: an OverflowError."""
+    episode = {"agent": 1, "episode": 0}
+    storage = forged((cell.EPISODE_STARTED, {}, episode), (cell.BARS_SEEN, {field: number}, episode))
+    with pytest.raises(CorruptJournal, match="the BarsSeen of seq 2 makes no sense"):
+        replay.load(storage)
+    episodes = Episodes()
+    with pytest.raises(CorruptJournal, match="the BarsSeen of seq 2 makes no sense"):
+        for batch in scan(storage):
+            episodes.take(batch)
+
+
+def test_rewards_at_the_end_of_float64_warn_nobody(tmp_path: Path) -> None:
+    """Numpy's "overflow encountered" stood on standard error, of interleaved episodes and of means."""
+    with warnings.catch_warnings(), journal.open(tmp_path, sync="close") as log:
+        warnings.simplefilter("error")
+        place = {"instrument": "X", "timeframe": "H1", "start": 0, "stop": 3}
+        for agent in ("A", "B"):
+            for env in range(2):
+                log.append(journal.EpisodeStarted(agent=agent, episode=env, env_index=env))
+                seen = journal.BarsSeen(
+                    agent=agent,
+                    episode=env,
+                    env_index=env,
+                    **place,  # type: ignore[arg-type]
+                    content_hash=bytes(16),
+                    source="observed",
+                )
+                log.append(seen)
+            for step in range(40):
+                for env in range(2):
+                    log.reward(log.agent(agent), env, step, 1.7e308, env_index=env)
+            for env in range(2):
+                metrics = {"pnl": 1.7e308}
+                log.append(journal.EpisodeEnded(agent=agent, episode=env, env_index=env, reason="x", metrics=metrics))
+        state = replay.load(tmp_path)
+        found = compare(state)
+        assert found.verdict == "comparable" and results(found, 2, "pnl").standings[0].mean == float("inf")
+        with pytest.raises(journal.NotComparable):
+            results(found, 2)
+        log.close()
+        compact(tmp_path)
+        assert replay.load(tmp_path).agents["A"].effective["train"].infinite_rewards == 2
