@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, get_args
 
+from journal.errors import JournalFailed
 from replay.loading import with_trends
 from replay.state import State
 from replay.totals import PHASES
@@ -55,7 +56,10 @@ def frame(state: State, by: By) -> pd.DataFrame:
 
 
 def write_parquet(stream: IO[bytes], table: list[Row], by: By) -> None:
-    """The rows as a Parquet file. Days are dates; counts are whole numbers."""
+    """The rows as a Parquet file. Days are dates; counts are whole numbers.
+
+    Raises `JournalFailed` where one of them has more than 63 bits, which no honest log gives.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -66,7 +70,13 @@ def write_parquet(stream: IO[bytes], table: list[Row], by: By) -> None:
         whole = name == "first_episode" or name.endswith(("episodes", "steps", "_count")) or "_rewards" in name
         fields.append(pa.field(name, pa.string() if name in texts else pa.int64() if whole else pa.float64()))
     columns = {name: [row.get(name) for row in table] for name in names}
-    pq.write_table(pa.table(columns, schema=pa.schema(fields)), stream)
+    try:
+        made = pa.table(columns, schema=pa.schema(fields))
+    except (OverflowError, pa.ArrowInvalid) as error:
+        raise JournalFailed(
+            f"these trends do not fit a Parquet file: {error}; read them as a table or as JSON"
+        ) from error
+    pq.write_table(made, stream)
 
 
 def _part(trends: Trends, by: By) -> dict[Any, Figures]:

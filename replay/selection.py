@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,10 @@ from replay.groups import RowGroup, row_groups
 from replay.parquet import reading
 from replay.query import Window
 from replay.scan import Seen, check_kept, live_log
+
+_TEXTS: Final = frozenset(
+    field.name for field in table.EXACT if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,10 @@ class Selection:
                 if not mask.any():
                     return None
             rows = group.read(self.schema.names).cast(self.schema)
+            for name in _TEXTS & {*self.schema.names}:
+                # Arrow believes that a text is one; whoever takes the rows would find out.
+                texts = rows[name].chunk(0)
+                (texts.dictionary if isinstance(texts, pa.DictionaryArray) else texts).validate(full=True)
         rows = rows.slice(start, stop - start) if mask is None else rows.filter(pa.array(mask))
         return rows.combine_chunks().to_batches()[0]
 

@@ -80,18 +80,31 @@ class Forger:
     def at(self) -> int:
         return self.position + len(self.cells) // CELL
 
-    def put(self, kind: int, raw: bytes = b"", *, takes: int = 1, wrong: Random | None = None, **fields: Any) -> None:
+    def put(
+        self,
+        kind: int,
+        raw: bytes = b"",
+        *,
+        takes: int = 1,
+        time_ns: int = 1,
+        wrong: Random | None = None,
+        **fields: Any,
+    ) -> None:
         """A head and its payload. `wrong`: a field of it is, under right checksums."""
         at, salt = self.at(), self.header.salt
-        head = bytearray(cell.pack_head(kind, self.seq, 1, raw, salt=salt, at=at, **fields))
+        head = bytearray(cell.pack_head(kind, self.seq, time_ns, raw, salt=salt, at=at, **fields))
         if wrong is not None:
-            offset, form = wrong.choice(
-                ((6, "<H"), (8, "<Q"), (16, "<Q"), (24, "<B"), (26, "<H"), (28, "<I"), (56, "<Q"))
-            )
-            struct.pack_into(form, head, offset, wrong.choice(NUMBERS) % 256 ** struct.calcsize(form))
+            _spoil(head, wrong)
         struct.pack_into("<I", head, 0, cell.checksum(bytes(head[4:]), salt, at))
         self.cells += head + raw + bytes(-len(raw) % CELL)
         self.seq = (self.seq + takes) % 2**64
+
+    def spoil_mark(self, rng: Random) -> None:
+        """A field of the segment opened mark is wrong, or its payload goes on behind all that there is."""
+        head = self.cells[:CELL]
+        _spoil(head, rng)
+        struct.pack_into("<I", head, 0, cell.checksum(bytes(head[4:]), self.header.salt, self.position))
+        self.cells[:CELL] = head
 
     def promise(self, kind: int = cell.RECEIPT, wrong: Random | None = None) -> None:
         at = self.at()
@@ -103,36 +116,72 @@ class Forger:
             hashed = wrong.choice((hashed, wrong.randbytes(24)))
         self.cells += cell.pack_promise(kind, self.seq, 1, position, count, hashed, salt=self.header.salt, at=at)
 
+    def behind(self, salt: int, size: int, content: bytes) -> Forger:
+        """One for the segment behind this one, which ends with its seal."""
+        header = segment.Header(self.header.journal_id, self.header.ordinal + 1, salt, size, 1)
+        value = chain.extend(self.chain, (bytes(self.cells[-CELL:]),))
+        return Forger(header, value, self.at(), self.seq, content)
+
     def file(self, size: int) -> bytes:
         return (self.header.pack() + bytes(self.cells)).ljust(size, b"\0")
 
 
+def _spoil(head: bytearray, rng: Random) -> None:
+    offset, form = rng.choice(
+        ((6, "<H"), (8, "<Q"), (16, "<Q"), (24, "<B"), (26, "<H"), (28, "<I"), (40, "<Q"), (56, "<Q"))
+    )
+    struct.pack_into(form, head, offset, rng.choice(NUMBERS) % 256 ** struct.calcsize(form))
+
+
 def segments(files: Files, rng: Random) -> Files:
-    """One live segment in place of all: cells with any field, promised or not."""
+    """Live segments in place of all: cells with any field, promised or not, behind a base that may be anywhere."""
     manifest = json.loads(files["journal.json"])
     base = manifest["base"]
+    if rng.random() < 0.1:
+        base[rng.choice(("ordinal", "position", "seq"))] = rng.choice((2**62 - 1, 2**62, 98_999_999, *NUMBERS))
+        if not all(type(base[name]) is int and base[name] < 2**63 for name in ("ordinal", "position", "seq")):
+            return {**files, "journal.json": _manifest(manifest)}
     content = events.pack(base["context"], "") if rng.random() < 0.8 else payload(rng)
-    size = rng.choice((2048, 8192, 1 << 16))
-    header = segment.Header(bytes.fromhex(manifest["journal"]), base["ordinal"], rng.randrange(2**32), size, 1)
+    sizes = [rng.choice((2048, 8192, 1 << 16)) for _ in range(rng.choice((1, 1, 2, 3)))]
+    header = segment.Header(bytes.fromhex(manifest["journal"]), base["ordinal"], rng.randrange(2**32), sizes[0], 1)
     forger = Forger(header, bytes.fromhex(base["chain"]), base["position"], base["seq"], content)
+    made = {}
+    for number, size in enumerate(sizes):
+        if number:
+            forger = forger.behind(rng.randrange(2**32), size, content)
+        if rng.random() < 0.03:
+            forger.spoil_mark(rng)
+        _cells(forger, rng)
+        sealed = number < len(sizes) - 1 or rng.random() < 0.3
+        if sealed or rng.random() < 0.8:
+            forger.promise(cell.SEGMENT_SEALED if sealed else cell.RECEIPT, rng if rng.random() < 0.1 else None)
+        made[segment.path_of(forger.header.ordinal)] = forger.file(0 if sealed else size)[: segment.SIZE_LIMIT]
+    listed = list(made)
+    manifest["segments"] = listed if rng.random() < 0.8 else listed[: rng.randrange(len(listed) + 1)]
+    kept = {name: raw for name, raw in files.items() if not name.startswith("segments/")}
+    return {**kept, **made, "journal.json": _manifest(manifest)}
+
+
+def _cells(forger: Forger, rng: Random) -> None:
     for _ in range(rng.randrange(1, 20)):
-        wrong = rng if rng.random() < 0.15 else None
+        wrong = rng if rng.random() < 0.1 else None
         kind = rng.choice(KINDS)
         if rng.random() < 0.15:
             forger.promise(wrong=wrong)
         elif kind == cell.REWARDS:
             _batch(forger, rng, wrong)
         else:
-            agent = rng.choice((0, 1, 2, 3, *NUMBERS)) % 2**32
-            where = {name: rng.choice(NUMBERS) for name in ("episode", "step")}
-            number = rng.choice((0.0, 1.0, float("nan"), float("inf"), -1e308, 1e-310))
+            agent = rng.choice((0, 1, 1, 1, 2, 3, *NUMBERS)) % 2**32
+            where = {name: rng.choice((0, 1, *NUMBERS)) for name in ("episode", "step")}
+            number = rng.choice((0.0, 1.0, float("nan"), float("inf"), -1e308, 1e-310, 1e299))
             raw = payload(rng) if rng.random() < 0.8 else b""
             takes = int(kind < cell.MARK_FIRST)
-            few = {"env_index": rng.choice(NUMBERS) % 2**32, "flags": rng.choice((0, 1, 255))}
+            few = {"env_index": rng.choice((0, 0, *NUMBERS)) % 2**32, "flags": rng.choice((0, 1, 255))}
             forger.put(
                 kind,
                 raw,
                 takes=takes,
+                time_ns=rng.choice((1, 1, *NUMBERS[:-2], -(2**63))),
                 wrong=wrong,
                 agent=agent,
                 value=number,
@@ -140,31 +189,33 @@ def segments(files: Files, rng: Random) -> Files:
                 **where,
                 **few,
             )
-    sealed = rng.random() < 0.3
-    if rng.random() < 0.8:
-        forger.promise(cell.SEGMENT_SEALED if sealed else cell.RECEIPT, rng if rng.random() < 0.1 else None)
-    data = forger.file(0 if sealed else size)
-    path = segment.path_of(base["ordinal"])
-    manifest["segments"] = [path]
-    kept = {name: raw for name, raw in files.items() if not name.startswith("segments/")}
-    return {**kept, path: data[: segment.SIZE_LIMIT], "journal.json": _manifest(manifest)}
 
 
 def _batch(forger: Forger, rng: Random, wrong: Random | None) -> None:
+    """Of a batch no more is counted than it can hold: so what follows it is reached, whatever it claims."""
     count = rng.choice((0, 1, 2, 7, *NUMBERS))
     form = rng.choice((0, 1, 2, 3, 21, 42, 63, 64, 65535))
     columns = sum(form >> shift & 3 == 1 for shift in (0, 2, 4))
     raw = rng.randbytes(min(count, 50) * (8 + 4 * columns) if rng.random() < 0.8 else rng.randrange(300))
     number = struct.unpack("<d", struct.pack("<Q", count))[0]
     where = {name: rng.choice(NUMBERS) for name in ("episode", "step")}
-    forger.put(cell.REWARDS, raw, takes=count, wrong=wrong, agent=1, form=form, value=number, **where)
+    takes = min(count, cell.extent_of(len(raw))[0] * CELL // 8) if rng.random() < 0.9 else count
+    few = {"env_index": rng.choice(NUMBERS) % 2**32, "time_ns": rng.choice((1, 2**63 - 1, -(2**63)))}
+    forger.put(cell.REWARDS, raw, takes=takes, wrong=wrong, agent=1, form=form, value=number, **where, **few)
 
 
 def manifest(files: Files, rng: Random) -> Files:
     """A journal.json with any values in it."""
     document = json.loads(files["journal.json"])
-    for _ in range(rng.randrange(1, 3)):
-        _change(document, rng)
+    if rng.random() < 0.3:
+        told = {"path": "history/0-9.parquet", "size": 1, "sha256": ""}
+        base = document["base"]
+        one = {"first": 0, "last": base["seq"] - 1, "chain": base["chain"], "time_ns": 1, "files": [told]}
+        _change(one, rng)
+        document["dropped"] = [one]
+    else:
+        for _ in range(rng.randrange(1, 3)):
+            _change(document, rng)
     return {**files, "journal.json": _manifest(document)}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import pyarrow as pa
 import pytest
 
 import journal
@@ -32,6 +33,7 @@ from replay.divergence import diverge, windows_of
 from replay.episodes import Episodes
 from replay.results import results
 from replay.resume import command
+from replay.rows import rows, write_parquet
 from replay.scan import scan
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -329,3 +331,38 @@ def test_rewards_at_the_end_of_float64_warn_nobody(tmp_path: Path) -> None:
         log.close()
         compact(tmp_path)
         assert replay.load(tmp_path).agents["A"].effective["train"].infinite_rewards == 2
+
+
+@pytest.mark.parametrize("name", ["run", "kind", "agent", "phase", "fields"])
+def test_a_text_of_history_that_is_none_is_damage(name: str) -> None:
+    """Its SHA-256 is right. Arrow takes it for a text; who listed its rows met a UnicodeDecodeError."""
+
+    def spoil(table: pa.Table) -> pa.Table:
+        whole = table[name].combine_chunks()
+        coded = isinstance(whole, pa.DictionaryArray)
+        texts = whole.dictionary if coded else whole
+        valid, offsets, data = texts.buffers()
+        made = pa.Array.from_buffers(pa.string(), len(texts), [valid, offsets, pa.py_buffer(b"\xff" * data.size)])
+        column = pa.DictionaryArray.from_arrays(whole.indices, made) if coded else made
+        return table.set_column(table.column_names.index(name), table.schema.field(name), column)
+
+    storage = forged((cell.RUN_STARTED, {"run": "r"}, {}), (cell.REWOUND, {"to_seq": 0}, {"agent": 1}))
+    compact(storage)
+    path = "history/0-2.parquet"
+    replace(storage, path, hostile._rewritten(storage.read(path), hostile.Random(1), lambda document: None, spoil))
+    for act in (
+        lambda: [some.to_pylist() for some in replay.events(storage, columns=[name])],
+        lambda: [some.to_pylist() for some in replay.events(storage)],
+    ):
+        with pytest.raises(CorruptJournal, match="the file is damaged: Invalid UTF8"):
+            act()
+
+
+def test_trends_beyond_63_bits_fit_no_parquet_and_it_says_so(tmp_path: Path) -> None:
+    """It ended in an OverflowError."""
+    episode = {"agent": 1, "episode": 2**64 - 1}
+    storage = forged((cell.EPISODE_STARTED, {}, episode), (cell.EPISODE_ENDED, {"reason": "x"}, episode))
+    table = rows(replay.load(storage), "life")
+    assert table[0]["first_episode"] >= 2**63
+    with open(tmp_path / "trends", "wb") as stream, pytest.raises(journal.JournalFailed, match="do not fit a Parquet"):
+        write_parquet(stream, table, "life")
