@@ -21,6 +21,7 @@ from journal import CheckpointSaved, Log
 from journal.errors import EventRejected, ResumeImpossible
 from journal.events import check_count
 from journal.live import failure
+from journal.reentrant import refuse
 from journal.storage import Storage, inside, replace
 
 DIRECTORY: Final = "checkpoints"
@@ -77,10 +78,12 @@ class CheckpointStore:
         """Save `content` as the state of `agent` before train episode `episode`.
 
         File and event survive a power cut when it returns, and only then are older files removed. Raises
-        `EventRejected` for a content the codec cannot hold, `DiskFull`, `JournalFailed`, `JournalClosed`. Where it
-        raises, no half file is there, older checkpoints are untouched, and, unless the event was already written (its
-        promise failed, or an interrupt came after it), there is neither file nor event.
+        `EventRejected` for a content the codec cannot hold, `DiskFull`, `JournalFailed`, `JournalClosed`,
+        `ReentrantCall`. Where it raises, no half file is there, older checkpoints are untouched, and, unless the event
+        was already written (its promise failed, or an interrupt came after it), there is neither file nor event.
         """
+        if self._retiring.locked():
+            refuse(self._storage.name, self._retiring)
         data = codec.encode(content, name="")
         path = f"{DIRECTORY}/{_safe(agent)}-{episode}-{secrets.token_hex(8)}{_ENDING}"
         kept = [*self._kept.get(agent, ()), path]
@@ -97,9 +100,11 @@ class CheckpointStore:
         seq = self._write(log, event, data)
         self._kept[agent] = kept[-self._keep :]
         with self._retiring:
+            _held = self._retiring
             self._to_remove += retired
         log.sync()
         with self._retiring:
+            _held = self._retiring
             self._remove_retired()
         return Saved(seq, path, event.sha256, event.size, tuple(retired))
 

@@ -25,6 +25,7 @@ from journal.errors import (
     JournalLocked,
     NotAJournal,
     NotComparable,
+    ReentrantCall,
     ResumeImpossible,
     UnsupportedFormat,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "NotComparable",
     "PlanRecorded",
     "Receipt",
+    "ReentrantCall",
     "ResumeImpossible",
     "Rewarded",
     "Rewound",

@@ -16,6 +16,7 @@ from journal.crc import crc32c
 from journal.errors import DiskFull, EventRejected
 from journal.events import Event
 from journal.live import PWRITE_FROM, pwrite
+from journal.reentrant import RECORDED
 from journal.tail import Tail
 
 _CLOSING: Final = frozenset({cell.ATTEMPT_ENDED, cell.RUN_ENDED, cell.EPISODE_ENDED})
@@ -50,7 +51,9 @@ class Appending(Tail):
         length = len(payload)
         extent, pad = cell.extent_of(length)
         needed = CELL + extent * CELL
+        self.refuse_within()
         with self.lock:
+            _held = self.lock
             self._usable()
             # Settled first: what an interrupted append did is part of what this one may contradict.
             _, offset, seq = self.tail_locked()
@@ -95,6 +98,7 @@ class Appending(Tail):
                 self._explain(error)
                 raise
             self._allow()
+        del _held
         if self._always:
             self._reach(seq + takes - 1)
         return seq
@@ -121,7 +125,9 @@ class Appending(Tail):
         for _, content in facts:
             size += CELL + (len(content) + CELL - 1 & -CELL)
         needed = size * count
+        self.refuse_within()
         with self.lock:
+            _held = self.lock
             self._usable()
             _, offset, seq = self.tail_locked()
             self.context.refuse_contradiction(kind, flags, agent, places)
@@ -170,6 +176,7 @@ class Appending(Tail):
                 self._explain(error)
                 raise
             self._allow()
+        del _held
         if self._always:
             self._reach(number - 1)
         return seq
@@ -182,6 +189,7 @@ class Appending(Tail):
         return crc32c(payload, self._salt) ^ (position & 0xFFFFFFFF)
 
     def _reach(self, seq: int) -> None:
+        self._commit.refuse_within(RECORDED)
         try:
             self._commit.reach(seq)
         except DiskFull as error:

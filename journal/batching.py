@@ -76,7 +76,7 @@ class Batching(Rewarding):
         offset, seq = self._offset, self._seq
         if taken or offset + needed > self._limit:
             if not taken:
-                turn.taken = False
+                taken, turn.taken = True, False
             where = agent, env_index, episode, step
             return self._append_cell(_REWARDS, payload, flags, form, *where, count, takes=count)
         try:
@@ -104,10 +104,10 @@ class Batching(Rewarding):
         except BaseException as error:
             # Next to these stores CPython looks for no signal.
             self._interrupted, self._limit = (offset, seq, count, needed, ()), 0
-            turn.taken = False
+            taken, turn.taken = True, False
             self._settle_reward(error)
             raise
-        turn.taken = False
+        taken, turn.taken = True, False
         if self._always:
             self._reach(seq + count - 1)
         return seq

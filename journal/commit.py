@@ -18,6 +18,7 @@ from journal.cell import CELL
 from journal.errors import DiskFull, JournalError
 from journal.live import LiveSegment, by_system, failure, no_space
 from journal.manifest import Base, Manifest
+from journal.reentrant import NOTHING
 from journal.sharing import Sharing, Turn
 from journal.tail import Left, Tail
 from journal.worker import Worker, wait
@@ -97,23 +98,30 @@ class Commit:
             began = time.perf_counter()
             try:
                 with self._mutex:
+                    _held = self._mutex
                     if self._state.receipt.seq < seq:
                         self._once()
+                del _held
             finally:
                 sharing.served(began)
 
     def once(self) -> None:
         """Promise what was appended so far. On disk when it returns; the receipt itself only after `settle`."""
+        self.refuse_within()
         try:
             with self._mutex:
+                _held = self._mutex
                 self._once()
+            del _held
         finally:
             self._sharing.tell()
 
     def settle(self) -> Receipt:
         """Put the last receipt on disk as well, and return it."""
+        self.refuse_within()
         try:
             with self._mutex:
+                _held = self._mutex
                 self._log.raise_failure()
                 state = self._state
                 if not state.durable:
@@ -126,6 +134,7 @@ class Commit:
     def close(self) -> None:
         """Seal all segments: everything appended is promised, and the promise is on disk. Nothing more is appended."""
         with self._mutex:
+            _held = self._mutex
             self._log.raise_failure()
             self._seal_left()
             segment, end, seq = self._log.tail()  # Only now: until here, another thread may have put a receipt there.
@@ -135,7 +144,15 @@ class Commit:
     def at_rest(self, action: Callable[[], object]) -> None:
         """Call it while nobody is about to promise anything."""
         with self._mutex:
+            _held = self._mutex
             action()
+
+    def refuse_within(self, left: str = NOTHING) -> None:
+        """Raise `ReentrantCall` where this thread is in the middle of an append or a promise.
+
+        Who promises waits for those who append. `left` is what the caller has done.
+        """
+        self._log.refuse_within(self._mutex, left=left)
 
     def _run(self) -> None:
         interval = self._interval
@@ -147,8 +164,10 @@ class Commit:
                 try:
                     if interval is None:
                         with self._mutex:
+                            _held = self._mutex
                             self._log.raise_failure()
                             self._seal_left()
+                        del _held
                     elif self._idle():
                         self.settle()
                     else:
@@ -179,6 +198,7 @@ class Commit:
         self._list(segment)
         promised, mark = self._guarded(lambda: self._carry(segment, end, seq), "syncing the log")
         with log.lock:
+            _held = log.lock
             log.raise_failure()
             now, at, next_seq = log.tail_locked()
             if now is not segment:

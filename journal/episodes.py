@@ -68,7 +68,7 @@ class Episodes(Together):
         offset, seq = self._offset, self._seq
         if taken or offset + needed > self._limit or needed >= PWRITE_FROM:
             if not taken:
-                turn.taken = False
+                taken, turn.taken = True, False
             payload = None if seen is None else seen.payload
             return self.alike(like, told.payload, agent, flags, ((episode, env_index),), payload)
         try:
@@ -106,10 +106,10 @@ class Episodes(Together):
             # Next to these stores CPython looks for no signal.
             changed = (key,), (episode,), (0,) if starts else (), () if starts else (0,)
             self._interrupted, self._limit = (offset, seq, takes, needed, (changed,)), 0
-            turn.taken = False
+            taken, turn.taken = True, False
             self._settle_reward(error)
             raise
-        turn.taken = False
+        taken, turn.taken = True, False
         if self._always:
             self._reach(number - 1)
         return seq

@@ -10,6 +10,7 @@ Split by who must act:
     ├── JournalClosed       … the log was closed, or belongs to the parent process
     ├── EventRejected       … the event cannot be recorded as given
     ├── JournalLocked       … another process writes this journal
+    ├── ReentrantCall       … a signal handler came in the middle of a call, and made another one
     ├── ResumeImpossible    … going on would not continue the same training
     ├── NotComparable       … the agents did not see the same bars
     ├── Diverged            … what was trained again after a resume is not what was trained before
@@ -70,6 +71,10 @@ class JournalLocked(JournalError):
     def __init__(self, message: str, pids: tuple[int, ...] = ()) -> None:
         self.pids = pids
         super().__init__(message)
+
+
+class ReentrantCall(JournalError, RuntimeError):
+    """A signal handler or a destructor called in the middle of another call of the same thread; nothing was done."""
 
 
 class ResumeImpossible(JournalError):

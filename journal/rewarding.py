@@ -34,8 +34,8 @@ class Rewarding(Appending):
         """Record one reward: one cell. Returns its seq; the event survives the process from then on.
 
         `agent` is the number that `agent()` gave; `flags` is 1 in the eval phase. Which values are taken is told at
-        `journal.events.as_reward`. Raises `EventRejected`, `JournalClosed`, `JournalFailed`, `DiskFull`; then nothing
-        was recorded.
+        `journal.events.as_reward`. Raises `EventRejected`, `JournalClosed`, `JournalFailed`, `DiskFull`,
+        `ReentrantCall`; then nothing was recorded (the last one says so where `sync="always"` was what it refused).
         """
         if type(value) is not float:
             value = as_reward(value)
@@ -45,7 +45,7 @@ class Rewarding(Appending):
         offset, seq = log._offset, log._seq
         if taken or offset >= log._limit:
             if not taken:
-                turn.taken = False
+                taken, turn.taken = True, False
             return log._append_cell(_REWARDED, b"", flags, 0, agent, env_index, episode, step, value)
         try:
             if not 0 < agent <= log._names:
@@ -59,10 +59,10 @@ class Rewarding(Appending):
         except BaseException as error:
             # Next to these stores CPython looks for no signal.
             log._interrupted, log._limit = (offset, seq, 1, cell.CELL, ()), 0
-            turn.taken = False
+            taken, turn.taken = True, False
             log._settle_reward(error)
             raise
-        turn.taken = False
+        taken, turn.taken = True, False
         if log._always:
             log._reach(seq)
         return seq
@@ -128,7 +128,7 @@ class Steps:
         offset, seq = log._offset, log._seq
         if taken or offset >= log._limit:
             if not taken:
-                turn.taken = False
+                taken, turn.taken = True, False
             self._record(self._agent, self.number, self.steps, reward, self.env_index, self._flags)
         else:
             try:
@@ -139,10 +139,10 @@ class Steps:
                 log._seq = seq + 1
             except BaseException as error:
                 log._interrupted, log._limit = (offset, seq, 1, cell.CELL, ()), 0
-                turn.taken = False
+                taken, turn.taken = True, False
                 log._settle_reward(error)
                 raise
-            turn.taken = False
+            taken, turn.taken = True, False
         self.steps += 1
         if reward - reward == 0.0:
             self.reward += reward

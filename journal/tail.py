@@ -20,6 +20,7 @@ from journal.errors import DiskFull, EventRejected, JournalClosed, JournalFailed
 from journal.events import Event
 from journal.live import LiveSegment, Spares, by_system, failure
 from journal.manifest import Base
+from journal.reentrant import NOTHING, refuse
 from journal.segment import content_of
 from journal.storage import Storage
 from journal.turn import EXCHANGES, Turn
@@ -113,7 +114,9 @@ class Tail:
 
     def tail(self) -> tuple[LiveSegment, int, int]:
         """(segment, its end in bytes, next seq), as of now."""
+        self.refuse_within()
         with self.lock:
+            _held = self.lock
             tail = self.tail_locked()
             self._allow()
         return tail
@@ -126,6 +129,15 @@ class Tail:
         if self._interrupted is not None or self._switch is not None:
             self._settle()
         return self._segment, self._offset, self._seq
+
+    def refuse_within(self, *more: Mutex, left: str = NOTHING) -> None:
+        """Raise `ReentrantCall` where this thread is in the middle of an append, or holds one of these locks as well.
+
+        Whichever of them it holds: another thread may have the lock and wait for the turn that this one has. `left` is
+        what the caller has done.
+        """
+        if self.lock.locked() or self._turn.taken or any(one.locked() for one in more):
+            refuse(self.storage.name, self.lock, self._turn, *more, left=left)
 
     def mark_locked(self, mark: bytes) -> None:
         """Append a receipt at the tail that `tail_locked` gave; the lock is held and there is room."""

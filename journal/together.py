@@ -82,7 +82,7 @@ class Together(Batching):
             taken, turn.taken = turn.taken, True
             if taken or self._offset + needed > self._limit:
                 if not taken:
-                    turn.taken = False
+                    taken, turn.taken = True, False
                 where = episode, env_index, payload, keys, numbers
                 return self._queued(needed, agent, flags, count, form, *where, began, started, ended, how)
         offset, seq = self._offset, self._seq
@@ -137,19 +137,21 @@ class Together(Batching):
             self._interrupted, self._limit = (offset, seq, following - seq, needed, (changed,)), 0
             if locked:
                 raise
-            turn.taken = False
+            taken, turn.taken = True, False
             self._settle_reward(error)
             raise
         if locked:
             return seq
-        turn.taken = False
+        taken, turn.taken = True, False
         if self._always:
             self._reach(following - 1)
         return seq
 
     def _queued(self, needed: int, *step: Any) -> int:
         """The same, for who did not find the way open: it queues at the lock, and makes room."""
+        self.refuse_within()
         with self.lock:
+            _held = self.lock
             self._usable()
             self.tail_locked()
             if self._offset + needed > self._segment.limit:
@@ -162,6 +164,7 @@ class Together(Batching):
                 raise
             self._allow()
             following = self._seq
+        del _held
         if self._always:
             self._reach(following - 1)
         return seq

@@ -5,7 +5,7 @@
         try:
             …
         finally:
-            turn.taken = False              # until it is given back.
+            taken, turn.taken = True, False    # until it is given back.
 
 CPython, which has a GIL, switches threads and looks for signals at calls and at jumps back, so never inside that line,
 nor between it and what follows: no two threads find it free, and Ctrl-C cannot take the turn along, as it can right

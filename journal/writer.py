@@ -145,8 +145,12 @@ class Log(Episodes):
     # -- promises ----------------------------------------------------------------------------------------------------
 
     def sync(self) -> Receipt:
-        """Promise everything appended before: events and receipt survive a power cut when it returns."""
+        """Promise everything appended before: events and receipt survive a power cut when it returns.
+
+        Raises `JournalClosed`, `JournalFailed`, `DiskFull`, `ReentrantCall`; then nothing new is promised.
+        """
         self._usable()
+        self._commit.refuse_within()
         _, _, seq = self.tail()
         self._commit.reach(seq - 1)
         return self._commit.settle()
@@ -180,15 +184,17 @@ class Log(Episodes):
         """Promise everything, seal the segment, let go of the lock. Closing twice is fine.
 
         Raises `JournalFailed` where the last sync fails; then the journal is to be recovered by opening it again.
+        `ReentrantCall`, by a signal handler in the middle of another call: then it is not closed.
         """
+        self.refuse_within(self._closing)
+        self._commit.refuse_within()
         with self._closing:
+            _held = self._closing
             if self not in _OPENED:
                 return  # Closed to the end. An interrupt may cut that short: then it is done again.
             try:
                 if not self._closed:
-                    with self.lock:
-                        segment, _, seq = self.tail_locked()
-                        self._closed = True
+                    segment, seq = self._end()
                     self._stop()
                     self.raise_failure()
                     if seq == self._seq_opened:
@@ -202,6 +208,14 @@ class Log(Episodes):
             finally:
                 if self._closed:
                     self._let_go()
+
+    def _end(self) -> tuple[LiveSegment, int]:
+        """Nothing is appended from now on: the segment and the seq that would have come next."""
+        with self.lock:
+            _held = self.lock
+            segment, _, seq = self.tail_locked()
+            self._closed = True
+        return segment, seq
 
     def _stop(self) -> None:
         """End the threads, whatever interrupts: a segment made without the lock could replace another writer's."""

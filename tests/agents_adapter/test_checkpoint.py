@@ -328,3 +328,25 @@ def test_what_is_no_state_is_told(log: journal.Log) -> None:
 def test_keep_is_a_number_of_files(log: journal.Log, keep: Any) -> None:
     with pytest.raises(EventRejected, match="keep"):
         CheckpointStore(log.storage, keep=keep)
+
+
+def test_a_save_in_the_middle_of_anothers_last_step_is_refused(log: journal.Log) -> None:
+    """As of a signal handler: it would wait for its own thread. Before that step, both are saved."""
+    refused = []
+
+    class Handled(Recording):
+        def remove(self, path: str) -> None:
+            try:
+                store.save(log, "A", 9, {"x": 9})
+            except journal.ReentrantCall as error:
+                refused.append(str(error))
+            log.storage.remove(path)
+
+    store = CheckpointStore(Handled(log.storage), keep=1)  # type: ignore[arg-type]
+    for episode in range(3):
+        store.save(log, "A", episode, {"x": episode})
+    assert len(refused) == 2 and all("nothing was done" in one and "\n" not in one for one in refused)
+    assert len(files(log)) == 1
+    assert store.load(
+        f"checkpoints/{files(log)[0]}", hashlib.sha256(log.storage.read(f"checkpoints/{files(log)[0]}")).hexdigest()
+    ) == {"x": 2}

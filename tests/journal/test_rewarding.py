@@ -86,7 +86,7 @@ def test_both_ways_do_the_same_with_the_turn() -> None:
 
     one, other = guarded(Rewarding.reward), guarded(Steps.step)
     assert one == other
-    assert one[-1] == "turn.taken = False" and len(one) == 14
+    assert one[-1] == "taken, turn.taken = (True, False)" and len(one) == 14
 
 
 @FAST

@@ -61,13 +61,15 @@ def test_nothing_can_come_between_taking_the_turn_and_the_attempt_that_gives_it_
     (exchange,) = [one for one in nodes if isinstance(one, ast.Assign) and "= (turn.taken, True)" in ast.unparse(one)]
     (attempt,) = [one for one in nodes if isinstance(one, ast.Try)]
     (shut,) = [one for one in nodes if isinstance(one, ast.If) and ast.unparse(one.test).startswith("taken or")]
-    assert ast.unparse(shut.body[0]) == "if not taken:\n    turn.taken = False"
+    assert ast.unparse(shut.body[0]) == "if not taken:\n    taken, turn.taken = (True, False)"
     elsewhere = {id(node) for one in shut.body for node in ast.walk(one)}
     between = [one for one in nodes if isinstance(one, LEAVING) and exchange.lineno < one.lineno < attempt.lineno]
     assert not [ast.unparse(one) for one in between if id(one) not in elsewhere]
     # And once more behind whatever was raised: a second interrupt may follow the first.
     (handler,) = attempt.handlers
-    given_back = next(n for n, one in enumerate(handler.body) if ast.unparse(one) == "turn.taken = False")
+    given_back = next(
+        n for n, one in enumerate(handler.body) if ast.unparse(one) == "taken, turn.taken = (True, False)"
+    )
     before = [each for one in handler.body[:given_back] for each in ast.walk(one) if isinstance(each, LEAVING)]
     assert not [ast.unparse(one) for one in before]
 
