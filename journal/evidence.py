@@ -26,13 +26,20 @@ def covers(raw: memoryview, salt: int, limit: int) -> bool:
 
 
 def good_events(raw: memoryview, salt: int, start: int) -> int:
-    """How many events at index `start` or later check."""
+    """How many events at index `start` or later check.
+
+    What stands in the payload of a head that checks is not looked at again, or cells that claim each other would take
+    for ever.
+    """
     cells = arrays.view(raw)
     position = int(cells["episode"][0]) if len(cells) else 0
     kinds = cells["kind"][start:]
-    count = 0
+    count = behind = 0
     for at in (np.flatnonzero((kinds != 0) & (kinds < cell.MARK_FIRST)) + start).tolist():
-        whole = at + 1 + int(cells["extent"][at]) <= len(cells)
-        if whole and arrays.first_bad(raw, cells, np.array([at]), salt, position) is None:
+        body = raw[at * CELL + 4 : (at + 1) * CELL]
+        if at < behind or cell.checksum(body, salt, position + at) != int(cells["crc"][at]):
+            continue
+        behind = at + 1 + int(cells["extent"][at])
+        if arrays.first_bad(raw, cells, np.array([at]), salt, position) is None:
             count += int(arrays.takes(cells[at : at + 1])[0])
     return count

@@ -29,6 +29,10 @@ from replay.parquet import NO_THREADS, Checked, open_checked, reading
 DIRECTORY: Final = "history"
 _NAME: Final = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})\.parquet")
 
+_GROUP_ROWS_MAX: Final = 1 << 20
+"""Events in a row group, which are unpacked at once; packed, a number that is the same in all takes next to nothing,
+however many there are. A writer ends one at 131,072, or behind a batch, which is never cut."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
@@ -240,6 +244,9 @@ def open_history(storage: Storage, path: str, span: Span | None = None) -> tuple
             raise ValueError("it does not hold what it says")
         if places != sorted(places):
             raise ValueError("its segments are not in order")
+        metadata = checked.file.metadata
+        if any(metadata.row_group(number).num_rows > _GROUP_ROWS_MAX for number in range(metadata.num_row_groups)):
+            raise ValueError("it has a row group of more events than any writer puts into one")
     return checked, told
 
 

@@ -17,6 +17,7 @@ class Runs:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._ids: list[str] = []
+        self._places: dict[str, int] = {}
         self.row = 0
         """The row that is looked at, for who must say which one it was."""
 
@@ -39,11 +40,10 @@ class Runs:
     def _number(self, run: str | None) -> int:
         if run is None:
             return -1
-        if not self._ids or run != self._ids[-1]:
-            if run in self._ids:
-                return self._ids.index(run)
+        place = self._places.setdefault(run, len(self._ids))
+        if place == len(self._ids):
             self._ids.append(run)
-        return len(self._ids) - 1
+        return place
 
 
 _FOLLOWED: Final = (cell.RUN_STARTED, cell.RUN_ENDED, cell.ATTEMPT_STARTED, cell.NAME_GIVEN)

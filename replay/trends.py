@@ -146,8 +146,9 @@ class Figures:
 
     def _bound(self) -> None:
         # The first ones by name are the same however the episodes were split and merged.
-        while len(self.metrics) > METRICS_MAX:
-            del self.metrics[max(self.metrics)]
+        if len(self.metrics) > METRICS_MAX:
+            for name in sorted(self.metrics)[METRICS_MAX:]:
+                del self.metrics[name]
 
     def to_payload(self) -> list[Any]:
         """Itself as plain data."""

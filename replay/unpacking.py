@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from journal import arrays
 from journal.arrays import Cells, Index
-from journal.batch import CONSECUTIVE, CONSTANT, payload_length
+from journal.batch import CONSECUTIVE, CONSTANT, LISTED, payload_length
 from journal.cell import CELL, extent_of
 
 PLACES: Final = ("episode", "step", "env_index")
@@ -26,17 +26,27 @@ _LARGE: Final = 512
 
 
 def contradiction(heads: Cells) -> tuple[int, str] | None:
-    """The first of these heads whose payload is not as long as its count and form want it: (index, why); else None."""
-    wrong: list[tuple[int, str]] = []
-    length = heads["extent"].astype(np.int64) * CELL - heads["pad"]
-    for count, form, members in _shapes(heads):
-        try:
-            bad = members[length[members] != payload_length(count, form)]
-            reason = f"batch of {count} rewards has a payload of another length"
-        except ValueError as error:
-            bad, reason = members, str(error)
-        wrong += [(int(bad[0]), reason)] if len(bad) else []
-    return min(wrong, default=None)
+    """The first of these heads whose payload is not as long as its count and form want it: (index, why); else None.
+
+    All at once: those that contradict themselves may each have a shape of its own.
+    """
+    room = heads["extent"].astype(np.int64) * CELL
+    count, form = heads.view(arrays.COUNT)["count"], heads["form"]
+    wrong = (count > room.astype(np.uint64)) | (form >> 6 != 0)
+    size = np.full(len(heads), 8, dtype=np.int64)
+    for place in range(len(PLACES)):
+        one = form >> (2 * place) & 3
+        wrong |= one > CONSECUTIVE
+        size += 4 * (one == LISTED)
+    wrong |= np.where(wrong, 0, count).astype(np.int64) * size != room - heads["pad"]
+    if not wrong.any():
+        return None
+    index = int(wrong.argmax())
+    try:
+        payload_length(int(count[index]), int(form[index]))
+    except ValueError as error:
+        return index, str(error)
+    return index, f"batch of {int(count[index])} rewards has a payload of another length"
 
 
 def unpack(raw: memoryview, cells: Cells, at: Index, columns: dict[str, NDArray[Any]], begin: Index) -> None:
