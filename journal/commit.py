@@ -107,7 +107,6 @@ class Commit:
 
     def once(self) -> None:
         """Promise what was appended so far. On disk when it returns; the receipt itself only after `settle`."""
-        self.refuse_within()
         try:
             with self._mutex:
                 _held = self._mutex
@@ -118,7 +117,6 @@ class Commit:
 
     def settle(self) -> Receipt:
         """Put the last receipt on disk as well, and return it."""
-        self.refuse_within()
         try:
             with self._mutex:
                 _held = self._mutex
@@ -134,7 +132,6 @@ class Commit:
     def close(self) -> None:
         """Seal all segments: everything appended is promised, and the promise is on disk. Nothing more is appended."""
         with self._mutex:
-            _held = self._mutex
             self._log.raise_failure()
             self._seal_left()
             segment, end, seq = self._log.tail()  # Only now: until here, another thread may have put a receipt there.
@@ -144,7 +141,6 @@ class Commit:
     def at_rest(self, action: Callable[[], object]) -> None:
         """Call it while nobody is about to promise anything."""
         with self._mutex:
-            _held = self._mutex
             action()
 
     def refuse_within(self, left: str = NOTHING) -> None:
@@ -163,11 +159,7 @@ class Commit:
                     return
                 try:
                     if interval is None:
-                        with self._mutex:
-                            _held = self._mutex
-                            self._log.raise_failure()
-                            self._seal_left()
-                        del _held
+                        self._seal_all()
                     elif self._idle():
                         self.settle()
                     else:
@@ -180,6 +172,12 @@ class Commit:
         except BaseException as error:
             self._log.poison(error)
             raise
+
+    def _seal_all(self) -> None:
+        with self._mutex:
+            _held = self._mutex
+            self._log.raise_failure()
+            self._seal_left()
 
     def _idle(self) -> bool:
         segment, _, seq = self._log.tail()

@@ -5,6 +5,7 @@ It once waited for its own thread, for ever. Now it is done, or refused in a lin
 
 from __future__ import annotations
 
+import ast
 import gc
 import linecache
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -286,6 +288,28 @@ def test_a_destructor_that_records_is_refused_and_the_append_goes_on(
     assert [one.payload["name"] for one in events_of(storage)] == ["x"]
 
 
+def test_a_destructor_in_the_thread_that_seals_is_refused_and_the_segment_is_sealed(
+    monkeypatch: pytest.MonkeyPatch, events_of: Any
+) -> None:
+    storage, told = MemoryStorage(), SimpleQueue[str]()
+    with journal.open("m", storage=storage, sync="close") as log:
+        seal_left = log._commit._seal_left
+
+        def destructor() -> None:
+            try:
+                log.sync()
+            except journal.ReentrantCall as error:
+                told.put(str(error))
+            seal_left()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(log._commit, "_seal_left", destructor)
+            for _ in range(100):
+                log.append(journal.Custom(name="x"))
+            assert "nothing was done" in told.get(timeout=PATIENCE)
+    assert len(events_of(storage)) == 100
+
+
 def test_another_threads_lock_is_waited_for(events_of: Any) -> None:
     """Also from a handler that came in the middle of a call of the same thread, which has let go of it."""
     storage = MemoryStorage()
@@ -319,6 +343,68 @@ def test_what_an_interrupt_left_is_settled_when_another_thread_lets_go_of_the_lo
                 CALLS[outer][1](log, 1)
         CALLS[outer][1](log, 2)
     assert {one.episode for one in events_of(storage)[1:]} == {2}
+
+
+@pytest.mark.parametrize("outer", ["reward", "batch", "an episode", "a vector step"])
+def test_who_has_given_the_turn_back_waits_for_another_threads(outer: str, events_of: Any) -> None:
+    """Under `sync="always"` an append goes on behind its turn."""
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="always") as log:
+        log.agent("a")
+        reach = log._reach
+
+        def taken_by_another(seq: int) -> None:
+            another_has_the_turn(log)
+            reach(seq)
+
+        log._reach = taken_by_another  # type: ignore[method-assign]
+        CALLS[outer][1](log, 1)
+        log._reach = reach  # type: ignore[method-assign]
+        following = log.next_seq
+    assert len(events_of(storage)) == following > 1
+
+
+@pytest.mark.parametrize("outer", ["reward", "step", "batch", "an episode", "a vector step"])
+def test_who_found_the_way_shut_waits_for_another_threads_turn(outer: str, events_of: Any) -> None:
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        log.agent("a")
+        refuse_within, came = log.refuse_within, []
+
+        def taken_by_another() -> None:
+            if not came:
+                came.append(1)
+                another_has_the_turn(log)
+            refuse_within()
+
+        log._limit = 0
+        log.refuse_within = taken_by_another  # type: ignore[method-assign, assignment]
+        CALLS[outer][1](log, 1)
+        log.refuse_within = refuse_within  # type: ignore[method-assign]
+        following = log.next_seq
+    assert came and len(events_of(storage)) == following > 1
+
+
+def test_the_end_behind_a_step_waits_for_another_threads_turn(events_of: Any) -> None:
+    class Ending(Steps):
+        def end(self, reason: str = "completed") -> None:
+            another_has_the_turn(log)
+            log.append(journal.Custom(name=reason))
+
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        one = Ending(log.reward, log.agent("a"), 0, 0, 0)
+        one.straight(log)
+        one.step(1.0, True)
+    assert [one.kind for one in events_of(storage)] == ["NameGiven", "Rewarded", "Custom"]
+
+
+def another_has_the_turn(log: journal.Log) -> None:
+    def give_back() -> None:
+        log._turn.taken = False
+
+    log._turn.taken = True
+    threading.Timer(0.05, give_back).start()
 
 
 @pytest.mark.parametrize(("behind", "call"), [("served", "reach"), ("tell", "once")])
@@ -372,3 +458,16 @@ def test_who_holds_what_is_told_by_the_frames_below() -> None:
     held()
     taken()
     refuse("m", lock, turn)
+
+
+def test_who_takes_the_logs_lock_says_so_in_the_same_breath() -> None:
+    """Between the two CPython looks for no signal; a handler would find nobody who holds the lock, and wait."""
+    found = 0
+    for path in sorted(Path(OURS).glob("*.py")):
+        for one in ast.walk(ast.parse(path.read_text())):
+            if isinstance(one, ast.With):
+                lock = ast.unparse(one.items[0].context_expr)
+                if lock.endswith((".lock", "._closing")):
+                    found += 1
+                    assert ast.unparse(one.body[0]) == f"_held = {lock}", (path.name, one.lineno)
+    assert found == 7
