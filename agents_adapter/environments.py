@@ -85,6 +85,8 @@ def put_back(env: Any, captured: dict[str, Any]) -> None:
             generator = vars(found[owner]).get(name)
         if generator is None:
             # Gymnasium makes it at the first reset only.
+            if not name.isidentifier() or name.startswith("__") or callable(getattr(type(found[owner]), name, None)):
+                raise ResumeImpossible(f"{path!r:.80} in the checkpoint is no generator of {env!r:.80}")
             generator = _new(saved)
             setattr(found[owner], name, generator)
         rng.restore(generator, saved, path)

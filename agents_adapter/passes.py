@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from journal.events import Phase
 
@@ -48,6 +48,16 @@ class Pass:
     def to_payload(self) -> dict[str, Any]:
         """Itself as plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_payload(cls, payload: Any) -> Pass:
+        """What `to_payload` gave. Raises `TypeError` or `ValueError` for anything else."""
+        one = cls(**payload)
+        types = [type(value) for value in (one.length, one.done, one.left)]
+        texts = {type(value) for value in (one.who, one.plan_hash)} <= {str, type(None)}
+        if types != [int, int, bool] or not texts or one.kind not in get_args(Kind):
+            raise ValueError(f"{payload!r:.80} is no pass")
+        return one
 
 
 def walk(saver: Saver, tracks: Sequence[Track], plan: Plan, phase: Phase) -> Iterator[tuple[Episode, ...]]:

@@ -67,5 +67,5 @@ def recorded(storage: Storage, run: str, agent: str, phase: Phase) -> dict[str, 
 def _read(storage: Storage, path: str) -> Entries | None:
     try:
         return Plan.from_payload(json.loads(storage.read(inside(path)))).to_payload()
-    except (OSError, ValueError, EventRejected, JournalFailed):
+    except (OSError, ValueError, RecursionError, EventRejected, JournalFailed):
         return None  # The hashes tell that the plans differ; only where is not told.

@@ -41,13 +41,13 @@ def capture(generator: Rng) -> dict[str, Any]:
 def check(generator: Rng, captured: Any, what: str = "the generator") -> None:
     """Raises `ResumeImpossible` where `captured` cannot be restored into `generator`; changes nothing."""
     kind = captured.get("rng") if isinstance(captured, dict) else None
-    if kind is None:
+    if not isinstance(kind, str):
         raise ResumeImpossible(f"{what} is a random generator, in the checkpoint it is none: {_AS_BEFORE}")
     if kind != _name(generator):
         raise ResumeImpossible(f"{what} is a {_name(generator)}, in the checkpoint it is a {kind}: {_AS_BEFORE}")
     try:
         _set(_twin(generator), captured)
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError, AttributeError) as error:
+    except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ResumeImpossible(f"{what} cannot take the random state of the checkpoint: {error}") from error
 
 
@@ -80,13 +80,15 @@ def restore_global(captured: Any) -> None:
     except BaseException as error:
         random.setstate(before[0])
         np.random.set_state(before[1])
-        if isinstance(error, (TypeError, ValueError, KeyError, IndexError, OverflowError)):
+        if isinstance(error, (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)):
             raise ResumeImpossible(
                 f"the global random state of the checkpoint cannot be restored: {error!r}"
             ) from error
         raise
 
 
+_POOL_MAX = 1 << 10
+"""Words of a seed sequence, of which numpy takes 4: it makes room for as many as it is told, and mixes all of them."""
 _AS_BEFORE = "build the agent as in the run that is to go on, or start anew with resume='never'"
 
 
@@ -123,6 +125,8 @@ def _set(generator: Rng, captured: dict[str, Any]) -> None:
         sequence = captured.get("seed_sequence")
         if sequence is None:
             bits.state = state
+        elif not 0 < sequence.get("pool_size", 0) <= _POOL_MAX:
+            raise ValueError(f"a seed sequence of {sequence.get('pool_size')!r:.40} words")
         else:
             # The public way to give a bit generator its seed sequence; without it `spawn` would repeat its children.
             bits.__setstate__((state, np.random.SeedSequence(**sequence)))  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ class Saver:
         if run.resumed is not None:
             found = self._from = self._goes_on()
             if found is not None:
-                self._known = [Pass(**one) for one in self._restore(found)["passes"]]
+                self._known = [Pass.from_payload(one) for one in self._restore(found)["passes"]]
                 run.watch.rewound([track.name for track in self.tracks], found.seq)
                 self._rewind(found)
                 self._saved = True
@@ -190,9 +190,11 @@ class Saver:
         """Each member's part of a checkpoint."""
         try:
             parts = [content["members"][track.name] for track in self.tracks] if self._team else [content]
-            if all(key in part for part in parts for key in ("state", "vars", "environments")) and "passes" in content:
+            for one in content["passes"]:
+                Pass.from_payload(one)
+            if all(map(_is_part, parts)) and isinstance(content["rng"], dict):
                 return parts
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             pass
         names = ", ".join(track.name for track in self.tracks)
         raise ResumeImpossible(f"{path} is no checkpoint of {names}: name the agents as before, {_ANEW}")
@@ -400,6 +402,18 @@ class Saver:
 
     def _due(self) -> bool:
         return max(self._since.values(), default=0) >= self._run.checkpoint_every
+
+
+def _is_part(part: Any) -> bool:
+    """Is it what a checkpoint holds of a member? Of the state, the member itself says."""
+    if not isinstance(part, dict) or "state" not in part or not isinstance(part["vars"], dict):
+        return False
+    environments = part["environments"]
+    return isinstance(environments, list) and all(
+        isinstance(captured, dict)
+        and all(isinstance(path, str) and isinstance(one, dict) for path, one in captured.items())
+        for captured in environments
+    )
 
 
 def _told(one: Pass) -> str:
