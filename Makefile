@@ -74,6 +74,7 @@ clean: ## Remove everything that was made here, .venv included
 .venv/installed-mutants: .venv/installed
 	@echo "Installing cosmic-ray into .venv (once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,mutants]'
+	@touch $@
 
 # A peer that cannot be installed here does not keep the others out; the suite skips it, and says so.
 .venv/installed-bench: .venv/installed

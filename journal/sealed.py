@@ -183,7 +183,7 @@ class Pass:
                     return
             yield Block(first, behind, found, self._next)
         last, promise = self.total - 1, self._promise
-        if promise is None or self._stated != last or int(self._seen[-1].heads[-1]) != last:
+        if promise is None or self._stated != last:
             return
         value = extend(promise.chain, (self._part(last, self.total),))
         begins = self.begins
@@ -201,8 +201,6 @@ class Pass:
     def _heads(self, cells: Cells, first: int) -> Found | None:
         """The heads in a block, where one must follow the other up to its end."""
         behind = first + len(cells)
-        if self._next >= behind:
-            return Found(np.empty(0, np.int64), np.empty(0, np.uint16), np.array([self._seq], np.uint64))
         found = arrays.follow(cells[self._next - first :], self._seq, self._window.heads(first // self._cells))
         found.heads[:] += self._next
         if len(found.heads):

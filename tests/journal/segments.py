@@ -29,8 +29,12 @@ def recorded(seed: int, *, syncs: bool) -> MemoryStorage:
     return storage
 
 
-def remade(raw: bytes, position: int, chain: bytes) -> bytes:
-    """A segment whose checksums and chain are made anew, as somebody would who knows the format."""
+def remade(raw: bytes, position: int, chain: bytes, *, spoiled: int = -1, passed: int = -1) -> bytes:
+    """A segment whose checksums and chain are made anew, as somebody would who knows the format.
+
+    All but the checksum of the head at index `spoiled`, which the chain covers as it is; and the chain goes past the
+    promise at index `passed` as if it were none.
+    """
     data = bytearray(raw)
     header = segment.Header.parse(raw, "x")
     assert isinstance(header, segment.Header)
@@ -41,7 +45,7 @@ def remade(raw: bytes, position: int, chain: bytes) -> bytes:
         body = data[place + 4 : place + CELL]
         if int(cells["kind"][at]) in (cell.RECEIPT, cell.SEGMENT_SEALED):
             upto = int.from_bytes(body[20:28], "little") - position
-            if done <= upto <= at:
+            if done <= upto <= at and at != passed:
                 chain, done = extend(chain, (bytes(data[CELL + done * CELL : CELL + upto * CELL]),)), upto
             body[36:60] = chain
         else:
@@ -49,6 +53,7 @@ def remade(raw: bytes, position: int, chain: bytes) -> bytes:
             payload = bytes(data[place + CELL : end - int(cells["pad"][at])])
             body[24:28] = (cell.checksum(payload, header.salt, position + at) if payload else 0).to_bytes(4, "little")
         data[place + 4 : place + CELL] = body
-        data[place : place + 4] = cell.checksum(bytes(body), header.salt, position + at).to_bytes(4, "little")
+        crc = cell.checksum(bytes(body), header.salt, position + at) ^ (at == spoiled)
+        data[place : place + 4] = crc.to_bytes(4, "little")
         at += 1 + extent
     return bytes(data)

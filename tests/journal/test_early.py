@@ -71,6 +71,58 @@ def test_a_payload_may_be_longer_than_several_blocks() -> None:
 
 
 @pytest.mark.usefixtures("small_segments")
+def test_the_pieces_of_a_segment_lie_side_by_side() -> None:
+    storage = recorded(1, syncs=True)
+    manifest = Manifest.read(storage)
+    walked = {piece.path: (piece.position, piece.seq, piece.end) for piece in Walk(storage, manifest)}
+    at, seq = -1, 0
+    for piece in early(storage, manifest):
+        begins, first, end = walked[piece.path]
+        if cell.SEGMENT_OPENED in piece.kinds[:1]:
+            assert at in (-1, begins), "the one before it was handed out to its end"
+            at, seq = begins, first
+        whole = storage.read(piece.path)[CELL:]
+        assert (piece.position, piece.seq, len(piece.cells)) == (at, seq, piece.end)
+        assert bytes(piece.raw) == whole[(at - begins) * CELL : (at - begins + piece.end) * CELL]
+        assert (piece.size, piece.sealed, piece.verified) == (len(whole) + CELL, True, 0), "nothing is proved yet"
+        assert len(piece.heads) == len(piece.kinds) == len(piece.seqs) - 1
+        at, seq = at + piece.end, int(piece.seqs[-1])
+    assert at == begins + end
+
+
+def test_the_longest_payload_there_is_is_whole_wherever_it_begins(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it is one of 25 cells."""
+    monkeypatch.setattr("journal.early.EXTENT_MAX", 25)
+    storage, rng = MemoryStorage(), Random(9)
+    with journal.open("j", storage=storage, sync="close") as log:
+        agent = log.agent("A")
+        for step in range(100):
+            log.rewards(agent, 0, [step] * 100, rng.sample(range(10**6), 100), rng.sample(range(10**6), 100))
+            for _ in range(rng.randrange(3)):
+                log.reward(agent, 0, step, 0.5)
+    manifest = Manifest.read(storage)
+    (piece,) = Walk(storage, manifest)
+    assert piece.cells["extent"][piece.heads].max() == 25
+    assert [one for some in early(storage, manifest) for one in heads(some)] == heads(piece)
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_another_file_in_a_segments_place_is_left_to_the_walk() -> None:
+    storage, other = recorded(4, syncs=False), recorded(4, syncs=False)
+    manifest = Manifest.read(storage)
+    path, good = segment.path_of(2), []
+    for piece in early(storage, manifest):
+        if piece.header.ordinal < 2:
+            good += heads(piece)
+    for instead in (storage.read(segment.path_of(1)), storage.read(segment.path_of(3)), other.read(path)):
+        with storage.stream(path) as stream:
+            stream.write(instead)
+        assert [one for piece in early(storage, manifest) for one in heads(piece)] == good
+    storage.remove(path)
+    assert [one for piece in early(storage, manifest) for one in heads(piece)] == good
+
+
+@pytest.mark.usefixtures("small_segments")
 def test_what_is_damaged_is_withdrawn_or_not_handed_out(blocks: int) -> None:
     """Every cell of a segment, at some byte: who took it to the end would hold events that were never promised."""
     storage = recorded(2, syncs=True)
