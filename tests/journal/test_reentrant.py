@@ -25,13 +25,13 @@ import numpy as np
 import pytest
 
 import journal
-from journal.episodes import fact
 from journal.reentrant import refuse
-from journal.rewarding import Steps
 from journal.storage.disk import DiskStorage
 from journal.storage.memory import MemoryStorage
-from journal.together import ending
 from journal.turn import Turn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from calls import CALLS, SAW, a_vector_step
 
 pytestmark = [
     pytest.mark.usefixtures("small_segments"),
@@ -39,14 +39,6 @@ pytestmark = [
 ]
 
 OURS = os.path.dirname(journal.__file__)
-STARTED = fact(journal.EpisodeStarted(agent="a", episode=0))
-ENDED = fact(journal.EpisodeEnded(agent="a", episode=0, reason="terminated"))
-ENDING = ending(journal.EpisodeEnded(agent="a", episode=0, reason="terminated"))
-SAW = fact(
-    journal.BarsSeen(
-        agent="a", episode=0, instrument="X", timeframe="H1", start=0, stop=9, content_hash=None, source="declared"
-    )
-)
 PATIENCE = 20.0
 """Seconds after which a call is taken for one that waits for ever."""
 
@@ -107,41 +99,6 @@ class Coming:
         return self._trace
 
 
-def an_episode(log: journal.Log, number: int) -> None:
-    log.episode(STARTED, 1, 0, number, 0)
-    log.episode(ENDED, 1, 0, number, 0)
-
-
-def several(log: journal.Log, number: int) -> None:
-    places = [(number, 5), (number, 6)]
-    log.alike(journal.EpisodeStarted(agent="a", episode=0), b"", 1, 0, places)
-    log.alike(journal.EpisodeEnded(agent="a", episode=0, reason="x"), ENDING.payload, 1, 0, places)
-
-
-def a_vector_step(log: journal.Log, number: int) -> None:
-    keys = [(1, 0, 10), (1, 0, 11)]
-    payload = bytes(2 * (3 * 4 + 8))
-    step = 1, 0, 2, 0b010101, number, 10, payload, keys
-    log.vector_step(*step, [number, number], 0.0, [0, 1], [0, 1], ENDING)
-
-
-def a_step(log: journal.Log, number: int) -> None:
-    one = Steps(log.reward, 1, number, 0, 0)
-    one.straight(log)
-    one.step(1.0)
-
-
-CALLS: dict[str, tuple[int, Callable[[journal.Log, int], object]]] = {
-    "reward": (1, lambda log, number: log.reward(1, number, 0, 1.0)),
-    "step": (1, a_step),
-    "batch": (7, lambda log, number: log.rewards(1, number, range(7), np.ones(7))),
-    "append": (1, lambda log, number: log.append(journal.Custom(name="outer", data=number))),
-    "an episode": (2, an_episode),
-    "several": (4, several),
-    "a vector step": (6, a_vector_step),
-    "sync": (0, lambda log, number: (log.reward(1, number, 0, 1.0), log.sync())),
-}
-"""How many events each appends (but for the reward before `sync`), and the call."""
 WITHIN: dict[str, tuple[int, Callable[[journal.Log], object]]] = {
     "append": (1, lambda log: log.append(journal.Custom(name="within"))),
     "reward": (1, lambda log: log.reward(1, 0, 0, 2.0)),
@@ -315,132 +272,6 @@ def test_a_destructor_in_the_thread_that_seals_is_refused_and_the_segment_is_sea
                 log.append(journal.Custom(name="x"))
             assert "nothing was done" in told.get(timeout=PATIENCE)
     assert len(events_of(storage)) == 100
-
-
-def test_another_threads_lock_is_waited_for(events_of: Any) -> None:
-    """Also from a handler that came in the middle of a call of the same thread, which has let go of it."""
-    storage = MemoryStorage()
-    with journal.open("m", storage=storage, sync="close") as log:
-        log.agent("a")
-        log.lock.acquire()
-        thread = threading.Timer(0.05, log.lock.release)
-        thread.start()
-        assert log.append(journal.Custom(name="x")) == 1
-        thread.join()
-
-
-@pytest.mark.parametrize("outer", ["reward", "step", "batch", "an episode", "a vector step"])
-def test_what_an_interrupt_left_is_settled_when_another_thread_lets_go_of_the_lock(
-    outer: str, monkeypatch: pytest.MonkeyPatch, events_of: Any
-) -> None:
-    """The turn was given back before: it is Ctrl-C that goes on to the caller, and no refusal."""
-    storage = MemoryStorage()
-    with journal.open("m", storage=storage, sync="close") as log:
-        log.agent("a")
-
-        def interrupted() -> int:
-            assert log._turn.taken
-            log.lock.acquire()
-            threading.Timer(0.05, log.lock.release).start()
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(log, "time_ns", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                CALLS[outer][1](log, 1)
-        CALLS[outer][1](log, 2)
-    assert {one.episode for one in events_of(storage)[1:]} == {2}
-
-
-@pytest.mark.parametrize("way", ["quick", "slow"])
-@pytest.mark.parametrize("outer", ["reward", "batch", "append", "an episode", "several", "a vector step"])
-def test_who_has_given_the_turn_back_waits_for_another_threads(outer: str, way: str, events_of: Any) -> None:
-    """Under `sync="always"` an append goes on behind its turn, or behind the lock."""
-    storage = MemoryStorage()
-    with journal.open("m", storage=storage, sync="always") as log:
-        log.agent("a")
-        reach = log._reach
-
-        def taken_by_another(seq: int) -> None:
-            another_has_the_turn(log)
-            reach(seq)
-
-        log._reach = taken_by_another  # type: ignore[method-assign]
-        if way == "slow":
-            log._limit = 0
-        CALLS[outer][1](log, 1)
-        log._reach = reach  # type: ignore[method-assign]
-        following = log.next_seq
-    assert len(events_of(storage)) == following > 1
-
-
-@pytest.mark.parametrize("outer", ["reward", "step", "batch", "an episode", "a vector step"])
-def test_who_found_the_way_shut_waits_for_another_threads_turn(outer: str, events_of: Any) -> None:
-    storage = MemoryStorage()
-    with journal.open("m", storage=storage, sync="close") as log:
-        log.agent("a")
-        refuse_within, came = log.refuse_within, []
-
-        def taken_by_another() -> None:
-            if not came:
-                came.append(1)
-                another_has_the_turn(log)
-            refuse_within()
-
-        log._limit = 0
-        log.refuse_within = taken_by_another  # type: ignore[method-assign, assignment]
-        CALLS[outer][1](log, 1)
-        log.refuse_within = refuse_within  # type: ignore[method-assign]
-        following = log.next_seq
-    assert came and len(events_of(storage)) == following > 1
-
-
-def test_the_end_behind_a_step_waits_for_another_threads_turn(events_of: Any) -> None:
-    class Ending(Steps):
-        def end(self, reason: str = "completed") -> None:
-            another_has_the_turn(log)
-            log.append(journal.Custom(name=reason))
-
-    storage = MemoryStorage()
-    with journal.open("m", storage=storage, sync="close") as log:
-        one = Ending(log.reward, log.agent("a"), 0, 0, 0)
-        one.straight(log)
-        one.step(1.0, True)
-    assert [one.kind for one in events_of(storage)] == ["NameGiven", "Rewarded", "Custom"]
-
-
-def another_has_the_turn(log: journal.Log) -> None:
-    def give_back() -> None:
-        log._turn.taken = False
-
-    log._turn.taken = True
-    threading.Timer(0.05, give_back).start()
-
-
-@pytest.mark.parametrize(("behind", "call"), [("served", "reach"), ("tell", "once")])
-def test_a_sync_right_behind_another_one_waits_for_another_threads(
-    behind: str, call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The handler comes when the mutex was just let go of, and somebody else has it."""
-    with journal.open("m", storage=MemoryStorage(), sync="close") as log:
-        log.agent("a")
-        commit, came = log._commit, []
-        plain = getattr(commit._sharing, behind)
-
-        def comes(*arguments: Any) -> Any:
-            told = plain(*arguments)
-            if not came:
-                commit._mutex.acquire()
-                came.append(threading.Timer(0.05, commit._mutex.release))
-                came[0].start()
-                log.append(journal.Custom(name="x"))
-                came.append(log.sync())
-            return told
-
-        with monkeypatch.context() as patch:
-            patch.setattr(commit._sharing, behind, comes)
-            getattr(commit, call)(*[0] * (call == "reach"))
-        assert came[1].seq == 1
 
 
 def test_who_holds_what_is_told_by_the_frames_below() -> None:

@@ -11,7 +11,7 @@ _WRITING = (
     *("tests/journal/test_promise_steps.py", "tests/journal/test_writer.py", "tests/journal/test_failures.py"),
     *("tests/journal/test_spares.py", "tests/journal/test_reading.py"),
     *("tests/journal/test_context.py", "tests/journal/test_batch.py", "tests/journal/test_promise_interrupts.py"),
-    "tests/journal/test_reentrant.py",
+    *("tests/journal/test_reentrant.py", "tests/journal/test_given_back.py"),
 )
 _COMPACTING = (
     *("tests/replay/test_compaction.py", "tests/replay/test_compaction_recovery.py"),
@@ -45,15 +45,21 @@ TARGETS: dict[str, tuple[str, ...]] = {
         *("tests/journal/test_tail.py", "tests/journal/test_turn.py", "tests/journal/test_appending.py"),
         *("tests/journal/test_reentrant.py", "tests/journal/test_together.py", "tests/journal/test_together_turn.py"),
         *("tests/journal/test_rounds.py", "tests/journal/test_promise_interrupts.py", "tests/journal/test_spares.py"),
-        "tests/journal/test_failures.py",
+        *("tests/journal/test_failures.py", "tests/journal/test_given_back.py"),
     ),
     "journal.rewarding": (
         *("tests/journal/test_rewarding.py", "tests/journal/test_turn.py", "tests/journal/test_reentrant.py"),
+        "tests/journal/test_given_back.py",
     ),
-    "journal.episodes": ("tests/journal/test_episodes.py", "tests/journal/test_reentrant.py"),
-    "journal.batching": ("tests/journal/test_batching.py", "tests/journal/test_reentrant.py"),
+    "journal.episodes": (
+        *("tests/journal/test_episodes.py", "tests/journal/test_reentrant.py", "tests/journal/test_given_back.py"),
+    ),
+    "journal.batching": (
+        *("tests/journal/test_batching.py", "tests/journal/test_reentrant.py", "tests/journal/test_given_back.py"),
+    ),
     "journal.together": (
         *("tests/journal/test_together.py", "tests/journal/test_together_turn.py", "tests/journal/test_reentrant.py"),
+        "tests/journal/test_given_back.py",
     ),
     "journal.commit": (*_WRITING, *_LOG),
     "journal.sharing": ("tests/journal/test_sharing.py", "tests/journal/test_rounds.py"),
