@@ -7,6 +7,7 @@ so that an unfinished copy is no journal. Then the copy is read and checked.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -32,6 +33,8 @@ from replay.state import Checkpoint, State
 _CHUNK: Final = 1 << 20
 _TRIES: Final = 20
 """A compaction, or a checkpoint removed just now, makes the copy start again with a newer promise."""
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+"""There is no file of that path."""
 _PARQUET: Final = re.compile(r"(?:[0-9]+-)?([0-9]+)\.parquet")
 """Of history and snapshots: the last seq is in the name."""
 
@@ -155,8 +158,14 @@ class _Copying:
         """Is it in the target now?"""
         if path not in self._digests:
             try:
+                self._source.size(path)
+            except OSError as error:
+                if error.errno in _NO_FILE:
+                    return False
+                raise
+            try:
                 self._digests[path] = self._copy_file(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, IsADirectoryError):
                 return False
         return True
 

@@ -27,9 +27,9 @@ def permissions(name: str, directory: int) -> int | None:
 
 
 def open_name(name: str, flags: int, directory: int, mode: int = 0o600) -> int:
-    """A handle of what has this name in a directory, unless that is a link."""
+    """A handle of what has this name in a directory, unless that is a link. A pipe keeps nobody waiting."""
     try:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode, dir_fd=directory)
     except OSError as error:
         # Which error a link gives depends on the flags and the system.
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK) and _is_link(name, directory):

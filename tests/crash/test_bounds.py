@@ -28,6 +28,7 @@ from journal.storage import replace
 from journal.storage.memory import MemoryStorage
 from replay.compaction import compact
 from replay.compare import compare
+from replay.copying import copy
 from replay.differences import diff
 from replay.divergence import diverge, windows_of
 from replay.episodes import Episodes
@@ -366,3 +367,19 @@ def test_trends_beyond_63_bits_fit_no_parquet_and_it_says_so(tmp_path: Path) -> 
     assert table[0]["first_episode"] >= 2**63
     with open(tmp_path / "trends", "wb") as stream, pytest.raises(journal.JournalFailed, match="do not fit a Parquet"):
         write_parquet(stream, table, "life")
+
+
+@pytest.mark.parametrize(
+    "path", ["checkpoints/file/x", "checkpoints/" + "a" * 300, "checkpoints/directory", "checkpoints/b"]
+)
+def test_a_checkpoint_s_path_that_no_file_has_forbids_no_copy(tmp_path: Path, path: str) -> None:
+    """The copy failed: "Not a directory", "File name too long"."""
+    source = forged((cell.CHECKPOINT_SAVED, {"path": path, "sha256": "", "size": 0}, {"agent": 1}))
+    for name in ("segments/00000000.seg", "journal.json"):
+        (tmp_path / "j" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "j" / name).write_bytes(source.read(name))
+    (tmp_path / "j" / "checkpoints" / "directory").mkdir(parents=True)
+    (tmp_path / "j" / "checkpoints" / "file").write_bytes(b"x")
+    done = copy(tmp_path / "j", tmp_path / "copy")
+    assert done.events == 2 and done.damaged == (f"{path}: the file is missing",)
+    assert replay.load(tmp_path / "copy").events == 2

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,17 @@ def test_where_the_c_library_cannot_be_opened_python_asks(tmp_path: Path, monkey
     file = disk.DiskStorage(tmp_path).create("a", 10)
     assert file.check(10) is None and "10 bytes" in str(file.check(11))
     file.close()
+
+
+@pytest.mark.parametrize("path", ["segments/00000000.seg", "journal.json", "writer.lock"])
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path, path: str) -> None:
+    """Who opened it waited for somebody to write into it, for ever."""
+    with journal.open(tmp_path) as log:
+        log.append(journal.Custom(name="x"))
+    (tmp_path / path).unlink()
+    os.mkfifo(tmp_path / path)
+    done = subprocess.run(
+        [sys.executable, "-m", "replay", "verify", tmp_path], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == (0 if path == "writer.lock" else 2), done.stderr
+    assert len(done.stderr.splitlines()) == (0 if path == "writer.lock" else 1)
