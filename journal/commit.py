@@ -148,7 +148,7 @@ class Commit:
 
         Who promises waits for those who append. `left` is what the caller has done.
         """
-        self._log.refuse_within(self._mutex, left=left)
+        self._log.refuse_within(self._mutex, left)
 
     def _run(self) -> None:
         interval = self._interval

@@ -130,14 +130,14 @@ class Tail:
             self._settle()
         return self._segment, self._offset, self._seq
 
-    def refuse_within(self, *more: Mutex, left: str = NOTHING) -> None:
-        """Raise `ReentrantCall` where this thread is in the middle of an append, or holds one of these locks as well.
+    def refuse_within(self, lock: Mutex | None = None, left: str = NOTHING) -> None:
+        """Raise `ReentrantCall` where this thread is in the middle of an append, or holds `lock` as well.
 
         Whichever of them it holds: another thread may have the lock and wait for the turn that this one has. `left` is
         what the caller has done.
         """
-        if self.lock.locked() or self._turn.taken or any(one.locked() for one in more):
-            refuse(self.storage.name, self.lock, self._turn, *more, left=left)
+        if self.lock.locked() or self._turn.taken or (lock is not None and lock.locked()):
+            refuse(self.storage.name, self.lock, self._turn, lock, left=left)
 
     def mark_locked(self, mark: bytes) -> None:
         """Append a receipt at the tail that `tail_locked` gave; the lock is held and there is room."""
