@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -171,6 +172,31 @@ def test_a_close_that_comes_between_closes_or_is_refused(outer: str, sync: Any, 
         if not coming.came:
             break
     assert refusals and at > 5
+
+
+@pytest.mark.parametrize("sync", ["group", "always", "close"])
+def test_an_append_that_comes_into_a_close_is_done_or_refused(sync: Any, events_of: Any) -> None:
+    told: Counter[str] = Counter()
+    for at in range(1, 10_000):
+        storage = MemoryStorage()
+        log = journal.open("m", storage=storage, sync=sync)
+        log.agent("a")
+
+        def comes(log: journal.Log = log) -> None:
+            try:
+                log.append(journal.Custom(name="within"))
+                told["done"] += 1
+            except journal.JournalClosed:
+                told["closed"] += 1
+
+        with Coming(at, comes) as coming:
+            log.close()
+        told["refused"] += coming.refused is not None
+        assert len(events_of(storage)) == log.next_seq == 1 + told["done"]
+        if not coming.came:
+            break
+        told["done"] = 0
+    assert told["refused"] and told["closed"]
 
 
 @pytest.mark.parametrize("sync", ["group", "always"])
