@@ -19,7 +19,7 @@ from journal import cell
 from journal.errors import CorruptJournal
 from journal.events import INTEGER_MAX, kind_name
 from replay.batch import Batch
-from replay.seen import SeenBars
+from replay.seen import SeenBars, see
 from replay.totals import PHASES, Phase
 
 
@@ -144,12 +144,7 @@ class Episodes:
         if episode is None:
             return
         fields = batch.fields(row)
-        seen = SeenBars.of(episode.number, episode.entry, fields)
-        observed = [one for one in episode.bars if one.source == "observed"]
-        if seen.source == "observed":
-            episode.bars = [*observed, seen]
-        elif not observed:
-            episode.bars.append(seen)
+        see(episode.bars, SeenBars.of(episode.number, episode.entry, fields))
 
     def _close(self, episodes: Iterable[Episode]) -> None:
         for episode in list(episodes):

@@ -18,7 +18,7 @@ from journal.events import INTEGER_MAX, kind_name
 from replay.batch import Batch
 from replay.episodes import entry_of, rewind_of
 from replay.rewards import Rewards
-from replay.seen import SeenBars, SeenList, whole
+from replay.seen import SeenBars, SeenList, see, whole
 from replay.state import Active, Agent, Attempt, Checkpoint, Lineage, OpenEpisode, Plan, Run, State
 from replay.totals import PHASES, Phase
 from replay.trends import of_phases
@@ -87,7 +87,7 @@ class _Fold(Rewards):
         if run is not None:
             if agent.name not in run.agents:
                 run.agents.append(agent.name)
-            if run.id not in agent.runs:
+            if (not agent.runs or agent.runs[-1] != run.id) and run.id not in agent.runs:
                 agent.runs.append(run.id)
             attempt = f"{run.id}#{run.attempts[-1].number if run.attempts else 0}"
             if agent.last_attempt != attempt:
@@ -222,12 +222,7 @@ class _Fold(Rewards):
         fields = self.batch.fields(row)
         episode = self.open_at(row)
         if episode is not None:
-            seen = SeenBars.of(episode.episode, episode.entry, fields)
-            observed = [one for one in episode.bars if one.source == "observed"]
-            if seen.source == "observed":
-                episode.bars = [*observed, seen]
-            elif not observed:
-                episode.bars.append(seen)
+            see(episode.bars, SeenBars.of(episode.episode, episode.entry, fields))
         return partial(self._noted, row)
 
     def checkpoint_saved(self, row: int) -> Callable[[], None]:
@@ -253,7 +248,9 @@ class _Fold(Rewards):
                     agent.trends,
                 )
                 agent.trends = of_phases()
-                agent.checkpoints = _without(retired, [*agent.checkpoints, checkpoint])
+                agent.checkpoints.append(checkpoint)
+                if retired:
+                    agent.checkpoints = _without(retired, agent.checkpoints)
 
         return finish
 

@@ -72,6 +72,15 @@ class SeenBars(NamedTuple):
         return one
 
 
+def see(bars: list[SeenBars], seen: SeenBars) -> None:
+    """Take in what an episode saw: what was shown replaces what was only claimed, so all of them are of one kind."""
+    shown = bool(bars) and bars[-1].source == "observed"
+    if seen.source == "observed" and not shown:
+        bars.clear()
+    if seen.source == "observed" or not shown:
+        bars.append(seen)
+
+
 _NONE: Final = type(None)
 _TYPES: Final = (
     *((int,), (int, _NONE), (str,), (str,), (int,), (int,)),

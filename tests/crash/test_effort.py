@@ -100,3 +100,51 @@ def test_a_row_group_of_more_events_than_any_writer_puts_into_one(monkeypatch: p
         history.describe(storage, "history/0-2.parquet")
     monkeypatch.undo()
     assert load(storage).events == 3
+
+
+def test_many_bars_of_one_episode() -> None:
+    """All that were seen before were copied each time."""
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        log.append(journal.EpisodeStarted(agent="A", episode=0))
+        for start in range(30_000):
+            seen = journal.BarsSeen(
+                agent="A",
+                episode=0,
+                instrument="X",
+                timeframe="H1",
+                start=start,
+                stop=start + 1,
+                content_hash=bytes(16),
+                source="observed",
+            )
+            log.append(seen)
+    with soon():
+        state = load(storage)
+    assert [one.start for one in state.agents["A"].open["train", 0].bars] == list(range(30_000))
+
+
+def test_many_events_after_many_runs() -> None:
+    """Each event looked for its run among all that its agent had been part of."""
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        for run in range(15_000):
+            log.append(journal.RunStarted(run=f"run {run}", config={}))
+            log.append(journal.MetricLogged(agent="A", metric="loss", step=0, value=0.5))
+        for step in range(50_000):
+            log.append(journal.MetricLogged(agent="A", metric="loss", step=step, value=0.5))
+    with soon():
+        state = load(storage)
+    assert len(state.agents["A"].runs) == 15_000
+
+
+def test_many_checkpoints_of_which_none_is_retired() -> None:
+    """All of them were looked through at each."""
+    storage = MemoryStorage()
+    with journal.open("m", storage=storage, sync="close") as log:
+        for number in range(10_000):
+            event = journal.CheckpointSaved(agent="A", episode=number, path=f"checkpoints/{number}", sha256="", size=1)
+            log.append(event)
+    with soon():
+        state = load(storage)
+    assert [one.episode for one in state.agents["A"].checkpoints] == list(range(10_000))
