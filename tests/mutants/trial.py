@@ -330,18 +330,18 @@ class _Watch:
         self.took: dict[str, float] = {}
         self.entered: dict[str, list[int]] = {}
 
-    def _enter(self, frame: FrameType, _event: str, _argument: object) -> None:
-        if frame.f_code.co_filename == self._path:
+    def _enter(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename == self._path:
             self._now.add(frame.f_code.co_firstlineno)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._now = set()
         self._began = time.process_time()
-        threading.settrace(self._enter)
-        sys.settrace(self._enter)
+        threading.setprofile(self._enter)  # Not as a tracer: some tests have one of their own.
+        sys.setprofile(self._enter)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        sys.settrace(None)
+        sys.setprofile(None)
         self.took[nodeid] = time.process_time() - self._began
         self.entered[nodeid] = sorted(self._now)
 
