@@ -12,6 +12,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable
+from operator import index
 from threading import Lock as Mutex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -114,9 +115,9 @@ class Log(Episodes):
             flags,
             form,
             number,
-            getattr(event, "env_index", 0),
-            getattr(event, "episode", 0),
-            getattr(event, "step", 0),
+            index(getattr(event, "env_index", 0)),
+            index(getattr(event, "episode", 0)),
+            index(getattr(event, "step", 0)),
             value,
             event=event,
         )
