@@ -40,7 +40,7 @@ def early(storage: Storage, manifest: Manifest) -> Generator[Piece, None, None]:
 
     Raises `Withdrawn`: then too where a receipt lies so far behind what it states that this is not at hand any more.
     """
-    base, window = manifest.base, Window(EXTENT_MAX)
+    base, window = manifest.base, Window(EXTENT_MAX + 1)
     for ordinal in manifest.segments:
         if base_after(storage, ordinal) is None:
             return
