@@ -15,6 +15,7 @@ import msgpack
 
 from journal import cell
 from journal.errors import EventRejected
+from journal.fields import check_phase, check_seconds, check_texts
 from journal.nesting import check_nesting
 
 Phase = Literal["train", "eval"]
@@ -22,8 +23,6 @@ Phase = Literal["train", "eval"]
 NAME_LENGTH_MAX: Final = 200
 INTEGER_MAX: Final = 2**63 - 1
 """Largest number in a cell: Parquet readers that know no unsigned integers read it too."""
-_SECONDS_MAX: Final = 1 << 32
-"""Of a monotonic clock: nanoseconds between any two fit 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -383,25 +382,9 @@ def check_tolerance(number: Any, what: str) -> None:
         raise EventRejected(f"{what} is {number!r:.80}: give a step to round prices to, such as 0.0001")
 
 
-def _check_seconds(number: Any, what: str) -> None:
-    try:
-        good = -_SECONDS_MAX <= float(number) <= _SECONDS_MAX
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good:
-        raise EventRejected(f"{what} is {number!r:.80}: give seconds of a monotonic clock")
-
-
 def _check_text(text: Any, what: str) -> None:
     if not isinstance(text, str):
         raise EventRejected(f"{what} is {text!r:.80}, not a text")
-
-
-def _check_texts(texts: Any, what: str) -> None:
-    if not isinstance(texts, list):
-        raise EventRejected(f"{what} is {texts!r:.80}, not a list of texts")
-    for text in texts:
-        _check_text(text, what)
 
 
 def _check_map(content: Any, what: str) -> None:
@@ -414,11 +397,6 @@ def _check_names(names: Any, what: str) -> None:
         raise EventRejected(f"{what} is {names!r:.80}, not a list of names")
     for name in names:
         check_name(name, what)
-
-
-def _check_phase(phase: Any, what: str) -> None:
-    if not isinstance(phase, str) or phase not in ("train", "eval"):
-        raise EventRejected(f"{what} is {phase!r:.80}: use 'train' or 'eval'")
 
 
 def as_reward(value: Any, what: str = "reward") -> float:
@@ -456,11 +434,11 @@ _RULES: Final[dict[str, Callable[[Any, str], object]]] = {
     **dict.fromkeys(("size", "start", "step", "stop", "to_seq"), check_count),
     **dict.fromkeys(("code", "cwd", "error", "git_commit", "host", "path"), _check_text),
     **dict.fromkeys(("plan_hash", "reason", "sha256", "source", "status", "timeframe"), _check_text),
-    **dict.fromkeys(("argv", "retired"), _check_texts),
+    **dict.fromkeys(("argv", "retired"), check_texts),
     **dict.fromkeys(("config", "metrics", "params", "versions"), _check_map),
     "members": _check_names,
-    "monotonic": _check_seconds,
-    "phase": _check_phase,
+    "monotonic": check_seconds,
+    "phase": check_phase,
     "tolerance": check_tolerance,
 }
 _CHECKS: Final = {

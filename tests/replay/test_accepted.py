@@ -107,7 +107,7 @@ def test_what_is_taken_is_read_folded_and_compacted(seed: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields_given", "told"),
     [
-        (journal.CheckpointSaved, {"retired": [["x"]]}, "CheckpointSaved.retired is"),
+        (journal.CheckpointSaved, {"retired": [["x"]]}, "CheckpointSaved.retired holds"),
         (journal.CheckpointSaved, {"retired": 3}, "not a list of texts"),
         (journal.AttemptStarted, {"argv": 5}, "not a list of texts"),
         (journal.AttemptStarted, {"host": 5}, "AttemptStarted.host is 5, not a text"),
