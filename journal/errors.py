@@ -74,7 +74,10 @@ class JournalLocked(JournalError):
 
 
 class ReentrantCall(JournalError, RuntimeError):
-    """A signal handler or a destructor called in the middle of another call of the same thread; nothing was done."""
+    """A signal handler or a destructor called in the middle of another call of the same thread.
+
+    Nothing was done; but where an event was recorded and only `sync="always"` had to be refused, it says so.
+    """
 
 
 class ResumeImpossible(JournalError):

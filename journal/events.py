@@ -15,7 +15,7 @@ import msgpack
 
 from journal import cell
 from journal.errors import EventRejected
-from journal.fields import check_phase, check_seconds, check_texts
+from journal.fields import check_map, check_phase, check_seconds, check_text, check_texts
 from journal.nesting import check_nesting
 
 Phase = Literal["train", "eval"]
@@ -382,16 +382,6 @@ def check_tolerance(number: Any, what: str) -> None:
         raise EventRejected(f"{what} is {number!r:.80}: give a step to round prices to, such as 0.0001")
 
 
-def _check_text(text: Any, what: str) -> None:
-    if not isinstance(text, str):
-        raise EventRejected(f"{what} is {text!r:.80}, not a text")
-
-
-def _check_map(content: Any, what: str) -> None:
-    if not isinstance(content, dict):
-        raise EventRejected(f"{what} is {content!r:.80}, not a dict")
-
-
 def _check_names(names: Any, what: str) -> None:
     if not isinstance(names, list):
         raise EventRejected(f"{what} is {names!r:.80}, not a list of names")
@@ -432,10 +422,10 @@ _RULES: Final[dict[str, Callable[[Any, str], object]]] = {
     **dict.fromkeys(("agent", "instrument", "metric", "name", "run"), check_name),
     **dict.fromkeys(("attempt", "entry", "env_index", "episode", "length", "number", "pid"), check_count),
     **dict.fromkeys(("size", "start", "step", "stop", "to_seq"), check_count),
-    **dict.fromkeys(("code", "cwd", "error", "git_commit", "host", "path"), _check_text),
-    **dict.fromkeys(("plan_hash", "reason", "sha256", "source", "status", "timeframe"), _check_text),
+    **dict.fromkeys(("code", "cwd", "error", "git_commit", "host", "path"), check_text),
+    **dict.fromkeys(("plan_hash", "reason", "sha256", "source", "status", "timeframe"), check_text),
     **dict.fromkeys(("argv", "retired"), check_texts),
-    **dict.fromkeys(("config", "metrics", "params", "versions"), _check_map),
+    **dict.fromkeys(("config", "metrics", "params", "versions"), check_map),
     "members": _check_names,
     "monotonic": check_seconds,
     "phase": check_phase,

@@ -107,10 +107,14 @@ def test_what_is_taken_is_read_folded_and_compacted(seed: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields_given", "told"),
     [
-        (journal.CheckpointSaved, {"retired": [["x"]]}, "CheckpointSaved.retired holds"),
+        (journal.CheckpointSaved, {"retired": [["x"]]}, "one of CheckpointSaved.retired is"),
         (journal.CheckpointSaved, {"retired": 3}, "not a list of texts"),
         (journal.AttemptStarted, {"argv": 5}, "not a list of texts"),
         (journal.AttemptStarted, {"host": 5}, "AttemptStarted.host is 5, not a text"),
+        (journal.EpisodeStarted, {"monotonic": 1e30}, "seconds of a monotonic clock"),
+        (journal.EpisodeStarted, {"monotonic": float("nan")}, "seconds of a monotonic clock"),
+        (journal.EpisodeStarted, {"phase": np.array([1, 2])}, "use 'train' or 'eval'"),
+        (journal.BarsSeen, {"source": np.array([1, 2])}, "not a text"),
     ],
 )
 def test_what_no_reader_would_understand_is_refused(kind: Any, fields_given: dict[str, Any], told: str) -> None:
